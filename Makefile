@@ -1,0 +1,42 @@
+# Each target works on a fresh machine with Python 3.11+ and make: the environment is built first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := leyline kasmina tamiyo oona tolaria
+
+.PHONY: help setup train check test test-slow bench clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Esper needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
+	@echo "Building $(VENV) (about two minutes, once)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+setup: $(STAMP) ## build the environment
+
+train: setup ## grow a network on the handwritten digits
+	$(BIN)/esper train
+
+check: setup ## lint, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup ## the test suite (under four minutes)
+	$(BIN)/python -m pytest -q
+
+test-slow: setup ## the rest (under ten minutes)
+	$(BIN)/python -m pytest -q -m slow
+
+bench: setup ## what a boundary costs, against its limits
+	$(BIN)/python -m bench.boundary
+
+clean: ## remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -1,0 +1,98 @@
+"""Bytes to messages and back: a 16-byte header, then msgpack. Only ContractError escapes.
+
+Header, little endian: magic "LEYL", version (uint16), reserved (uint16, 0), length of the body in
+bytes (uint32), CRC-32 of the body (uint32). The size is checked before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Final
+
+import msgspec
+
+from leyline import messages
+from leyline.errors import ContractError
+from leyline.limits import MESSAGE_SIZE_BYTES
+
+_HEADER: Final = struct.Struct("<4sHHII")
+HEADER_SIZE_BYTES: Final = _HEADER.size
+_MAGIC: Final = b"LEYL"
+
+AnyMessage = (
+    messages.Event
+    | messages.Envelope
+    | messages.Command
+    | messages.Score
+    | messages.SiteInfo
+    | messages.Candidate
+)
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final[msgspec.msgpack.Decoder[AnyMessage]] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """Encode one message.
+
+    Raises:
+        ContractError: the message is larger than MESSAGE_SIZE_BYTES or holds a value that has no
+            place in the contract.
+    """
+    buffer = bytearray(HEADER_SIZE_BYTES)
+    size_bytes = encode_into(message, buffer)
+    return bytes(memoryview(buffer)[:size_bytes])
+
+
+def encode_into(message: AnyMessage, buffer: bytearray) -> int:
+    """Encode one message at the start of a reused buffer, which grows if needed.
+
+    Returns:
+        The number of bytes that belong to the message; what follows them is left over.
+    """
+    try:
+        _ENCODER.encode_into(message, buffer, HEADER_SIZE_BYTES)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ContractError(f"{type(message).__name__} cannot be encoded: {error}") from error
+    size_bytes = len(buffer)
+    if size_bytes > MESSAGE_SIZE_BYTES:
+        raise ContractError(
+            f"{type(message).__name__} takes {size_bytes} bytes, more than the "
+            f"{MESSAGE_SIZE_BYTES} a message may have; split it"
+        )
+    checksum = zlib.crc32(memoryview(buffer)[HEADER_SIZE_BYTES:])
+    body_size_bytes = size_bytes - HEADER_SIZE_BYTES
+    _HEADER.pack_into(buffer, 0, _MAGIC, messages.VERSION, 0, body_size_bytes, checksum)
+    return size_bytes
+
+
+def decode(data: bytes | bytearray | memoryview) -> AnyMessage:
+    """Decode one message; columns of a StatePacket stay views into `data`.
+
+    Raises:
+        ContractError: too large, cut short, damaged, of another version, or not a message.
+    """
+    view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
+    if len(view) > MESSAGE_SIZE_BYTES:
+        raise ContractError(
+            f"message of {len(view)} bytes refused: at most {MESSAGE_SIZE_BYTES} are read"
+        )
+    if len(view) < HEADER_SIZE_BYTES:
+        raise ContractError(f"message cut short: {len(view)} bytes, the header alone has 16")
+    magic, version, reserved, size_bytes, checksum = _HEADER.unpack_from(view)
+    body = view[HEADER_SIZE_BYTES:]
+    if magic != _MAGIC or reserved:
+        raise ContractError("not a Leyline message: its first eight bytes are not the header's")
+    if version != messages.VERSION:
+        raise ContractError(
+            f"message of contract version {version} refused: this is version {messages.VERSION}"
+        )
+    if size_bytes != len(body):
+        raise ContractError(f"message cut short: {len(body)} of {size_bytes} bytes are there")
+    if zlib.crc32(body) != checksum:
+        raise ContractError("message damaged: its CRC-32 does not fit its content")
+    try:
+        return _DECODER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ContractError(f"message malformed: {error}") from error
