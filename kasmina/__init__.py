@@ -1,1 +1,30 @@
-"""Placeholder."""
+"""The executor: holds the seeds inside the model, tries them, blends them and guards them."""
+
+from kasmina.batches import BatchBuffer as BatchBuffer
+from kasmina.batches import is_finite as is_finite
+from kasmina.blueprints import register as register
+from kasmina.executor import Executor as Executor
+from kasmina.executor import LiveSeed as LiveSeed
+from kasmina.export import export as export
+from kasmina.flops import count_flops as count_flops
+from kasmina.race import RaceRules as RaceRules
+from kasmina.rng import derive_rng_seed as derive_rng_seed
+from kasmina.rng import isolated_rng as isolated_rng
+from kasmina.seed_table import SeedTable as SeedTable
+from kasmina.shadow import Shadow as Shadow
+from kasmina.shape import SiteShape as SiteShape
+from kasmina.sites import Site as Site
+from kasmina.sites import Survey as Survey
+from kasmina.sites import choose as choose
+from kasmina.sites import discover as discover
+from kasmina.sites import survey as survey
+from kasmina.structure import detach as detach
+from kasmina.structure import grow_on_load as grow_on_load
+from kasmina.structure import load as load
+from kasmina.summary import ModelSummary as ModelSummary
+from kasmina.summary import summary as summary
+from kasmina.task import FunctionTask as FunctionTask
+from kasmina.task import LossFunction as LossFunction
+from kasmina.task import Task as Task
+from kasmina.task import copy_module as copy_module
+from kasmina.trial import OptimizerRecipe as OptimizerRecipe

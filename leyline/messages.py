@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, cast
 
 import msgspec
 
@@ -130,7 +130,7 @@ class StatePacket(Message, frozen=True, tag="state"):
     def column(self, name: str) -> memoryview:
         """The column as typed items, for a live packet and for a decoded one alike."""
         view: memoryview = getattr(self, name)
-        return view.cast("B").cast(COLUMN_FORMATS[name])
+        return view.cast("B").cast(cast(Any, COLUMN_FORMATS[name]))
 
 
 # --- decisions, from Tamiyo to Kasmina -------------------------------------------------------
@@ -190,6 +190,8 @@ class Decision(Message, frozen=True, tag="decision"):
     cause: str
     commands: tuple[Command, ...] = ()
     scores: tuple[Score, ...] = ()
+    late: bool = False
+    """The policy's answer came too late and was discarded; a resumed run holds here too."""
 
 
 # --- reports, from Kasmina and Tolaria -------------------------------------------------------

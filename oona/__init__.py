@@ -1,1 +1,8 @@
-"""Placeholder."""
+"""The telemetry bus: leaves the training path at once, reaches Redis Streams later."""
+
+from oona.bus import Bus as Bus
+from oona.envelopes import Envelopes as Envelopes
+from oona.reader import count_delivered as count_delivered
+from oona.reader import read as read
+from oona.statistics import BusStatistics as BusStatistics
+from oona.transport import ServerError as ServerError

@@ -1,1 +1,30 @@
-"""Placeholder."""
+"""The orchestrator: owns the run. `EsperCallback` for Lightning, `Orchestrator` for any loop."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tolaria.boundary import BoundaryReport as BoundaryReport
+    from tolaria.callback import EsperCallback as EsperCallback
+    from tolaria.config import EsperConfig as EsperConfig
+    from tolaria.orchestrator import Orchestrator as Orchestrator
+
+# torch and lightning take seconds to import; `esper --help` must not wait for them.
+_HOMES = {
+    "BoundaryReport": "tolaria.boundary",
+    "EsperCallback": "tolaria.callback",
+    "EsperConfig": "tolaria.config",
+    "Orchestrator": "tolaria.orchestrator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tolaria' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

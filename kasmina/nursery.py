@@ -1,0 +1,112 @@
+"""The nursery: where seeds are before the host ever sees them, from germination to the graft."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from kasmina.blueprints import catalogue
+from kasmina.guard import attempt, describe, proof_fault
+from kasmina.race import RaceRules, cut, run_race
+from kasmina.rng import derive_rng_seed, isolated_rng
+from kasmina.shadow import Shadow
+from kasmina.sites import Site
+from kasmina.slot import GraftedSeed
+from kasmina.task import Task
+from kasmina.trial import OptimizerRecipe, Trial
+from leyline import TrialError
+
+
+class Nursery:
+    """Builds, proves and tries seeds apart from the live model.
+
+    A seed's birth is a pure function of the run's RNG seed, its own name, its blueprint and the
+    epoch, so a resumed run builds the same one again and nothing of it need be saved.
+    """
+
+    def __init__(self, model: nn.Module, rng_seed: int):
+        self._model = model
+        self._rng_seed = rng_seed
+        self._trials: dict[str, Trial] = {}
+
+    def birth_rng_seed(self, seed: str, blueprint: str, epoch: int) -> int:
+        """The RNG seed that a seed germinated at this epoch is built from."""
+        return derive_rng_seed(self._rng_seed, "birth", seed, blueprint, epoch)
+
+    def build(self, seed: str, site: Site, blueprint: str, epoch: int) -> GraftedSeed:
+        """Build a seed's module on the device and in the dtype of its site, with alpha 0."""
+        kind = catalogue[blueprint]
+        body = kind.build(site.shape, self.birth_rng_seed(seed, blueprint, epoch))
+        module = GraftedSeed(body, seed=seed, blueprint=blueprint, shape=site.shape)
+        like = self._parameter_near(site.name)
+        if like is not None:
+            module.to(device=like.device)
+            module.body.to(dtype=like.dtype)
+        return module
+
+    def _parameter_near(self, site: str) -> nn.Parameter | None:
+        near = next(self._model.get_submodule(site).parameters(), None)
+        return near if near is not None else next(self._model.parameters(), None)
+
+    def proof_fault(self, seed: str, site: Site, blueprint: str, epoch: int) -> str | None:
+        """Build a seed once and prove that it fits its site; None if it does, else why not."""
+        module = attempt(lambda: self.build(seed, site, blueprint, epoch))
+        if isinstance(module, Exception):
+            return describe(module)
+        like = next(module.body.parameters(), None)
+        with isolated_rng(0):
+            host = torch.randn(site.shape)
+            if like is not None:
+                host = host.to(device=like.device, dtype=like.dtype)
+            return proof_fault(module.body, host)
+
+    def race(
+        self,
+        task: Task,
+        entries: Mapping[str, tuple[Site, str, int]],
+        train_batches: Sequence[Any],
+        held_out: Sequence[Any],
+        recipe: OptimizerRecipe,
+        rules: RaceRules,
+    ) -> int:
+        """Run the trials of all seeds in TRAINING; results are read with `trial`.
+
+        Args:
+            entries: for each seed its site, blueprint and the epoch it germinated in.
+
+        Returns:
+            FLOPs spent.
+
+        Raises:
+            TrialError: the task's loss cannot be computed on a copy, with the reason.
+        """
+        if not train_batches or not held_out:
+            missing = "training" if not train_batches else "held-out"
+            raise TrialError(f"no trial: no {missing} batches were seen")
+        shadow = Shadow(task)
+        self._trials = {}
+        for seed, (site, blueprint, epoch) in entries.items():
+            module = self.build(seed, site, blueprint, epoch)
+            optimizer = recipe.build(list(module.parameters()))
+            rng_seed = self.birth_rng_seed(seed, blueprint, epoch)
+            trial = Trial(seed, site.name, blueprint, module, optimizer, rng_seed)
+            self._trials[seed] = trial
+        pieces = cut(held_out)
+        trials = list(self._trials.values())
+        flops = attempt(lambda: run_race(shadow, trials, train_batches, pieces, rules))
+        if isinstance(flops, TrialError):
+            raise flops
+        if isinstance(flops, Exception):
+            raise TrialError(f"no trial: the loss fails on a copy: {describe(flops)}") from flops
+        return flops
+
+    def trial(self, seed: str) -> Trial | None:
+        """The trial of a seed in the last race, or None."""
+        return self._trials.get(seed)
+
+    def clear(self) -> None:
+        """Let go of every trial's weights."""
+        self._trials = {}

@@ -1,0 +1,94 @@
+"""The shadow: a frozen copy of the host on which candidates train without the host noticing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+from kasmina.slot import GraftedSeed, attach_seed, detach_seed
+from kasmina.task import Task
+
+
+class Shadow:
+    """A copy of the live model, its parameters and buffers frozen.
+
+    The copy is taken once; whatever happens to it stays in it.
+    """
+
+    def __init__(self, task: Task):
+        self._task = task
+        self.model = task.copy()
+        self.model.requires_grad_(False)
+        self._buffers = {n: b.detach().clone() for n, b in self.model.named_buffers()}
+
+    def loss(self, batch: Any) -> Tensor:
+        """The task's loss on one batch, 0-dim, with the graph of what is trained on the shadow."""
+        with self._task.context():
+            return self._task.loss(self.model, batch)
+
+    def mode(self, *, training: bool) -> None:
+        """Train mode with norms and dropouts of the host left in eval, or eval mode altogether.
+
+        Losses often look at `self.training`, so the mode is the live one; statistics and noise of
+        the host are part of what is frozen.
+        """
+        self.model.train(training)
+        if training:
+            for module in self.model.modules():
+                if isinstance(module, _NormBase | _DropoutNd):
+                    module.eval()
+
+    def restore_buffers(self) -> None:
+        """Put the buffers back to what they were when the copy was taken."""
+        with torch.no_grad():
+            for name, buffer in self.model.named_buffers():
+                if name in self._buffers:
+                    buffer.copy_(self._buffers[name])
+
+    @contextmanager
+    def carrying(self, site: str, seed: GraftedSeed) -> Iterator[None]:
+        """Hang a seed on the shadow at alpha 1 for the length of a block."""
+        module = self.model.get_submodule(site)
+        attach_seed(site, module, seed)
+        seed.blend(1.0)
+        try:
+            yield
+        finally:
+            detach_seed(module, seed)
+
+    def held_out_losses(self, batches: Sequence[Any]) -> Tensor:
+        """The loss of each batch in eval mode without gradients, float64 [num_batches]."""
+        self.mode(training=False)
+        with torch.no_grad():
+            losses = [self.loss(batch).detach().double().cpu() for batch in batches]
+        return torch.stack(losses)
+
+
+def paired_gain(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """Mean of before - after, and its standard error over the pairs.
+
+    Args:
+        before: losses without the seed, [num_batches].
+        after: losses with it, on the same batches.
+
+    Returns:
+        (gain, error) in the loss's unit; the error is NaN for fewer than two pairs.
+    """
+    difference = before - after
+    error = difference.std() / difference.numel() ** 0.5 if difference.numel() > 1 else torch.nan
+    return float(difference.mean()), float(error)
+
+
+def train_batch(shadow: Shadow, batch: Any, seed: nn.Module, optimizer: Any) -> None:
+    """One trial step: the seed's parameters move, nothing else does."""
+    optimizer.zero_grad(set_to_none=True)
+    with torch.enable_grad():
+        torch.autograd.backward(shadow.loss(batch))
+    nn.utils.clip_grad_norm_(seed.parameters(), 1.0)
+    optimizer.step()

@@ -1,0 +1,223 @@
+"""The slot: how seeds hang on a module of the host without moving a single name of it.
+
+A module gets a slot by having its class swapped for a subclass of that class, whose forward calls
+the host's forward and then the slot. State-dict keys, `isinstance`, iteration, `len` and
+`children()` stay as they were; the seeds' own keys appear under `<site>.esper.`. Taking the slot
+away puts the class back, so a module without seeds is the untouched host again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from functools import cache
+from typing import Any, Final, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from kasmina.guard import fault_of
+from kasmina.shape import SiteShape
+from leyline import SiteError
+
+SLOT: Final = "esper"
+"""The attribute, and so the state-dict prefix, under which a module carries its slot."""
+
+
+class GraftedSeed(nn.Module):
+    """One blueprint's module blended into its site: h + alpha * body(h).
+
+    While inactive (alpha 0) the body is not run at all: 0 * Inf is NaN, and adding 0 * y would
+    turn -0.0 into +0.0. Alpha is a 0-dim float32 buffer, so changing it recompiles nothing.
+    """
+
+    alpha: Tensor
+
+    def __init__(self, body: nn.Module, *, seed: str, blueprint: str, shape: SiteShape):
+        super().__init__()
+        self.body = body
+        self.seed = seed
+        self.blueprint = blueprint
+        self.shape = shape
+        self.active = False
+        self.fault: str | None = None
+        self.register_buffer("alpha", torch.zeros(()))
+
+    def blend(self, alpha: float) -> None:
+        """Set alpha, 0 to 1. A seed that has faulted stays out of the forward pass."""
+        self.alpha.fill_(alpha)
+        self.active = alpha > 0.0 and self.fault is None
+
+    def forward(self, host: Tensor) -> Tensor:
+        """Extend the host's output; a body that faults is out from this call on."""
+        if not self.active:
+            return host
+        grown = fault_of(self.body, host)
+        if isinstance(grown, str):
+            self.fault, self.active = grown, False
+            return host
+        return host + (self.alpha * grown).to(host.dtype)
+
+
+class Slot(nn.Module):
+    """The seeds of one site, applied one after another in order of grafting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, host: Tensor) -> Tensor:
+        """Pass the host's output through every seed."""
+        for seed in self.seeds():
+            host = seed(host)
+        return host
+
+    def seeds(self) -> Iterator[GraftedSeed]:
+        """The seeds in order of grafting."""
+        for seed in self._modules.values():
+            assert isinstance(seed, GraftedSeed)
+            yield seed
+
+    def get_extra_state(self) -> Tensor:
+        """The structure as JSON in a uint8 tensor, so any checkpoint describes itself."""
+        described = [
+            {
+                "key": key,
+                "seed": seed.seed,
+                "blueprint": seed.blueprint,
+                "shape": list(seed.shape),
+                "channel_axis": seed.shape.channel_axis,
+                "active": seed.active,
+                "trainable": any(p.requires_grad for p in seed.parameters()),
+            }
+            for key, seed in zip(self._modules, self.seeds(), strict=True)
+        ]
+        return torch.tensor(list(json.dumps(described).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over which seeds were active and trainable; the modules themselves are there."""
+        for described in json.loads(bytes(state.tolist())):
+            seed = self._modules[described["key"]]
+            assert isinstance(seed, GraftedSeed)
+            seed.active = described["active"]
+            seed.requires_grad_(described["trainable"])
+
+
+def _rebuild(host_class: type[nn.Module]) -> nn.Module:
+    """An empty grown module, for copy and pickle, which cannot name a class made here."""
+    grown: nn.Module = host_class.__new__(host_class)
+    grown.__class__ = grown_class(cast(Hashable, host_class))
+    return grown
+
+
+class _Grown:
+    """Mix-in that puts the slot after the host's forward and hides it from the host's own code."""
+
+    _esper_host_class: Any  # a type[nn.Module]; Any because its methods are called unbound
+    _modules: dict[str, Any]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._modules[SLOT](self._esper_host_class.forward(self, *args, **kwargs))
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        for name, child in self._esper_host_class.named_children(self):
+            if name != SLOT:
+                yield name, child
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Self:
+        # nn.Module reaches children through children(), which hides the slot.
+        self._esper_host_class._apply(self, fn, *args, **kwargs)
+        self._modules[SLOT]._apply(fn)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        self._esper_host_class.train(self, mode)
+        self._modules[SLOT].train(mode)
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _rebuild, (self._esper_host_class,), self.__getstate__()
+
+
+class _GrownSequential(_Grown):
+    """A container must not take the slot for a member and run it twice."""
+
+    def _members(self) -> OrderedDict[str, nn.Module]:
+        return OrderedDict((k, m) for k, m in self._modules.items() if k != SLOT and m is not None)
+
+    def __len__(self) -> int:
+        return len(self._members())
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self._members().values())
+
+    def __getitem__(self, index: slice | int) -> nn.Module:
+        return nn.Sequential(self._members())[index]
+
+
+@cache
+def grown_class(host_class: Hashable) -> type[nn.Module]:
+    """The subclass that modules of a class get while they carry a slot; one per class."""
+    assert isinstance(host_class, type)
+    mixin = _GrownSequential if issubclass(host_class, nn.Sequential) else _Grown
+    namespace = {
+        "_esper_host_class": host_class,
+        "__module__": host_class.__module__,
+        "__qualname__": host_class.__qualname__,
+        "__doc__": host_class.__doc__,
+    }
+    return type(host_class.__name__, (mixin, host_class), namespace)
+
+
+def slot_of(module: nn.Module) -> Slot | None:
+    """The module's slot, or None for a module without seeds."""
+    return cast(Slot, module._modules[SLOT]) if isinstance(module, _Grown) else None
+
+
+def refusal(module: nn.Module) -> str | None:
+    """Say why a module cannot carry a slot, or None if it can."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "it is a script module, whose class cannot be extended"
+    if "forward" in module.__dict__:
+        return "its forward is patched on the instance, so a subclass's would never be called"
+    if not isinstance(module, _Grown) and hasattr(module, SLOT):
+        return f"it already has an attribute {SLOT!r}"
+    return None
+
+
+def attach_seed(site: str, module: nn.Module, seed: GraftedSeed) -> None:
+    """Hang a seed on a module, after those it already has.
+
+    Raises:
+        SiteError: the module cannot carry a slot; nothing was changed.
+    """
+    reason = refusal(module)
+    if reason is not None:
+        raise SiteError(f"site {site!r} cannot carry a seed: {reason}; choose another site")
+    slot = slot_of(module)
+    if slot is None:
+        slot = Slot().train(module.training)
+        module.add_module(SLOT, slot)
+        module.__class__ = grown_class(cast(Hashable, type(module)))
+    slot.add_module(seed.seed.rsplit("/", 1)[-1], seed.train(module.training))
+
+
+def detach_seed(module: nn.Module, seed: GraftedSeed) -> None:
+    """Take a seed off a module; with the last one gone the module has its own class again."""
+    slot = slot_of(module)
+    if slot is None or seed not in slot._modules.values():
+        raise SiteError(f"seed {seed.seed!r} is not attached here; nothing was changed")
+    del slot._modules[next(key for key, held in slot._modules.items() if held is seed)]
+    if not slot._modules:
+        module.__class__ = cast(Any, module)._esper_host_class
+        del module._modules[SLOT]
+
+
+def attached_seeds(model: nn.Module) -> dict[str, tuple[str, nn.Module, GraftedSeed]]:
+    """Every seed in a model, by its name: (site name, the module it hangs on, the seed)."""
+    found = {}
+    for site, module in model.named_modules():
+        slot = slot_of(module)
+        for seed in slot.seeds() if slot is not None else ():
+            found[seed.seed] = (site, module, seed)
+    return found

@@ -1,0 +1,152 @@
+"""The structure of a grown model: read from a state dict, given to a fresh host, taken away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from kasmina.blueprints import catalogue
+from kasmina.lightning_file import read_state_dict
+from kasmina.shape import SiteShape
+from kasmina.slot import SLOT, GraftedSeed, attach_seed, attached_seeds, detach_seed
+from leyline import CheckpointError, SiteError
+
+_DESCRIPTION: Final = f"{SLOT}._extra_state"
+MODEL_FILE: Final = "model.safetensors"
+"""Name of the file inside an Esper checkpoint directory that holds the model's state dict."""
+
+
+def detach(model: nn.Module) -> nn.Module:
+    """Take every seed off a model: the untouched host again, its own trained weights kept.
+
+    Returns:
+        The same model, for chaining.
+    """
+    for _, module, seed in attached_seeds(model).values():
+        detach_seed(module, seed)
+    return model
+
+
+def described_seeds(state_dict: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The seeds that a state dict describes, by (site name, key in the slot), in order."""
+    found = {}
+    for name, value in state_dict.items():
+        if name == _DESCRIPTION or name.endswith("." + _DESCRIPTION):
+            site = name.removesuffix(_DESCRIPTION).removesuffix(".")
+            try:
+                described = json.loads(bytes(value.tolist()))
+                found.update({(site, str(seed["key"])): seed for seed in described})
+            except (ValueError, TypeError, KeyError) as error:
+                raise CheckpointError(
+                    f"the description of the seeds at {site!r} is damaged: {error}"
+                ) from error
+    return found
+
+
+def match_structure(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
+    """Give a model exactly the seeds that a state dict describes; fitting ones stay in place.
+
+    Raises:
+        SiteError, BlueprintError, CheckpointError: a site, a blueprint or the description itself
+            is not to be had.
+    """
+    wanted = described_seeds(state_dict)
+    held = {
+        (site, seed.seed.rsplit("/", 1)[-1]): (module, seed)
+        for site, module, seed in attached_seeds(model).values()
+    }
+    for key, (module, seed) in held.items():
+        if key not in wanted or wanted[key]["blueprint"] != seed.blueprint:
+            detach_seed(module, seed)
+    for key, described in wanted.items():
+        if key in held and held[key][1].blueprint == described["blueprint"]:
+            continue
+        site = key[0]
+        try:
+            module = model.get_submodule(site)
+        except AttributeError:
+            raise SiteError(
+                f"the state has a seed at {site!r}, which {type(model).__name__} does not have; "
+                "load it into the host that it was grown on"
+            ) from None
+        shape = SiteShape(described["shape"], int(described["channel_axis"]))
+        body = catalogue[described["blueprint"]].build(shape, rng_seed=0)
+        seed = GraftedSeed(
+            body, seed=described["seed"], blueprint=described["blueprint"], shape=shape
+        )
+        like = next(module.parameters(), next(model.parameters(), None))
+        if like is not None:
+            seed.to(device=like.device)
+            seed.body.to(dtype=like.dtype)
+        attach_seed(site, module, seed)
+
+
+def grow_on_load(model: nn.Module) -> Any:
+    """Make `model.load_state_dict` grow the seeds that the state describes, before it loads them.
+
+    Returns:
+        A handle whose `remove()` ends this.
+    """
+
+    def hook(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        match_structure(module, own)
+
+    return cast(Any, model).register_load_state_dict_pre_hook(hook)
+
+
+def load(model: nn.Module, path: str | Path) -> nn.Module:
+    """Grow a fresh host to what a file describes and load its weights.
+
+    Args:
+        model: the ungrown host, or one that was grown otherwise.
+        path: a `.safetensors` file, an Esper checkpoint directory or a Lightning `.ckpt`. Names
+            may carry one prefix more than the model's own (a LightningModule's attribute).
+
+    Returns:
+        The same model, grown and loaded.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or does not fit the model.
+    """
+    state_dict = _without_prefix(model, _read(Path(path)))
+    match_structure(model, state_dict)
+    try:
+        model.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {error}") from error
+    return model
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(
+            f"{file} does not exist; give a .safetensors file, an Esper checkpoint directory "
+            "or a Lightning .ckpt"
+        )
+    if file.suffix != ".safetensors":
+        return read_state_dict(file)
+    try:
+        return safetensors.torch.load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from error
+
+
+def _without_prefix(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    own = [name for name in model.state_dict() if f"{SLOT}." not in name]
+    if not own or own[0] in state_dict:
+        return state_dict
+    prefixes = [n.removesuffix(own[0]) for n in state_dict if n.endswith("." + own[0])]
+    for prefix in prefixes:
+        if all(prefix + name in state_dict for name in own):
+            return {
+                n.removeprefix(prefix): v for n, v in state_dict.items() if n.startswith(prefix)
+            }
+    return state_dict

@@ -1,0 +1,84 @@
+"""What growth must know of the user's training: how to copy the model and what its loss is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from leyline import TrialError
+
+LossFunction = Callable[[nn.Module, Any], Tensor]
+
+
+class Task(Protocol):
+    """The task's own loss, on a copy of the model that shares nothing with the live one."""
+
+    def copy(self) -> nn.Module:
+        """A copy of the model as it is now; running it must not reach the live run."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The 0-dim loss of a copy on one training batch, with its graph.
+
+        Raises:
+            TrialError: the task has no loss that can be computed on a copy.
+        """
+
+    def context(self) -> AbstractContextManager[Any]:
+        """The run's precision context, around every forward pass."""
+
+
+class FunctionTask:
+    """A task for a hand-written loop: a model and `loss_fn(model, batch) -> loss`."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFunction | None):
+        self._model = model
+        self._loss_fn = loss_fn
+
+    def copy(self) -> nn.Module:
+        """A deep copy of the model."""
+        return copy_module(self._model)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The user's loss function on a copy."""
+        if self._loss_fn is None:
+            raise TrialError("no trial: no loss_fn was given; pass loss_fn=(model, batch) -> loss")
+        return self._loss_fn(model, batch)
+
+    def context(self) -> AbstractContextManager[Any]:
+        """No autocast of its own: a loss function sets what it needs."""
+        return nullcontext()
+
+
+def copy_module(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """Deep-copy a model, its gradients left out.
+
+    Plain tensor attributes that belong to a graph are copied detached: deepcopy refuses them, and
+    a cached activation is no reason to give up trials.
+
+    Args:
+        memo: as of copy.deepcopy; objects to replace on the way, by id.
+
+    Raises:
+        TrialError: the model cannot be copied, with the reason.
+    """
+    memo = {} if memo is None else memo
+    for module in model.modules():
+        for value in module.__dict__.values():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                memo[id(value)] = value.detach().clone()
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            memo[id(parameter.grad)] = None
+    try:
+        with torch.no_grad():
+            return copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
+        raise TrialError(
+            f"no trial: {type(model).__name__} cannot be copied ({error}); "
+            "give it a __deepcopy__, or set policy='hold'"
+        ) from error

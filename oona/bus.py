@@ -1,0 +1,233 @@
+"""The bus: takes events from any thread in microseconds and sees to it that they are published."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import leyline
+from oona import outbox_file, run_file
+from oona import url as bus_url
+from oona.embedded import EmbeddedServer
+from oona.memory import MemoryTransport
+from oona.outbox import DEFAULT_RING_SIZE_BYTES, Outbox
+from oona.publisher import DELIVERING, Publisher
+from oona.statistics import BusStatistics
+from oona.transport import NoServer, ServerError, Transport
+
+_LOG_NAME: Final = "valkey.log"
+_OFFER_TIMEOUT_S: Final = 0.02
+"""Longest wait of an offer; only a signal handler that offers during an offer waits so long."""
+_STOP_TIMEOUT_S: Final = 1.5
+"""Longest that the publisher needs to stop: one send that times out."""
+
+
+class _Parts(NamedTuple):
+    """What an open bus is made of."""
+
+    outbox: Outbox
+    publisher: Publisher
+    server: EmbeddedServer | None
+    warnings: tuple[str, ...]
+
+
+class Bus:
+    """The telemetry of one run, made by `Bus.open`; `oona.read` reads it."""
+
+    def __init__(
+        self,
+        run_id: str,
+        url: str,
+        parts: _Parts | None,
+        clocks: tuple[Callable[[], int], Callable[[], int]],
+    ):
+        self.url = bus_url.without_password(url)
+        """Where readers find the events, without the password."""
+        self._run_id = run_id
+        self._parts = parts
+        self._monotonic_ns, self._wall_ns = clocks
+        self._buffer = bytearray()
+        self._turned_away: deque[str] = deque()
+        self._close_lock = threading.Lock()
+        self._last = BusStatistics(state="off", url=bus_url.redact(url))
+        reference = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _leave(reference()))
+
+    @classmethod
+    def open(
+        cls,
+        run_dir: Path | str,
+        run_id: str,
+        url: str = "embedded",
+        *,
+        ring_size_bytes: int = DEFAULT_RING_SIZE_BYTES,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> Self:
+        """Open the bus of a run directory; what an earlier process left there is sent first.
+
+        Call it in the main thread, or in one that lives as long as the run: the embedded server
+        ends with the thread that started it. A directory has one open bus at a time, which the
+        caller's lock on the run sees to. A server that cannot be reached or started is no error:
+        events wait in the outbox and `statistics` says why.
+
+        Args:
+            run_dir: holds outbox.bin, bus.json and the log of the embedded server.
+            run_id: names the streams and, with the sequence, every event.
+            url: "embedded", "memory", "off", or a redis://, rediss:// or unix:// URL.
+            ring_size_bytes: space of each of the four lanes; an outbox keeps what it began with.
+            monotonic_ns: the clock of Envelope.monotonic_ns.
+            wall_ns: the clock of Envelope.wall_ns.
+
+        Raises:
+            BusError: the URL is malformed.
+            ConfigError: the run id or the ring size is out of range.
+        """
+        bus_url.check(url)
+        if not 0 < len(run_id) <= leyline.limits.NAME_LENGTH:
+            raise leyline.ConfigError(
+                f"run id of {len(run_id)} characters refused: it may have 1 to "
+                f"{leyline.limits.NAME_LENGTH}"
+            )
+        clocks = (monotonic_ns, wall_ns)
+        if url == "off":
+            return cls(run_id, url, None, clocks)
+        run_dir = Path(run_dir)
+        outbox = Outbox(run_dir / outbox_file.FILE_NAME, ring_size_bytes)
+        server, transport, url = _reach(url, run_id, run_dir)
+        warnings = list(outbox.warnings)
+        try:
+            address = run_file.RunFile(bus_url.without_password(url), run_id)
+            run_file.write(run_dir, address)
+        except OSError as error:
+            warnings.append(f"readers cannot find the bus by its run directory: {error}")
+        parts = _Parts(outbox, Publisher(outbox, transport), server, tuple(warnings))
+        return cls(run_id, url, parts, clocks)
+
+    def offer(self, event: leyline.Event) -> bool:
+        """Queue an event; False if it was dropped, which is counted. Never blocks, never raises.
+
+        An event that cannot be encoded, or whose lane is full of events that wait, is dropped.
+        """
+        parts = self._parts
+        if parts is None:
+            return False
+        type_name = type(event).__name__
+        outbox = parts.outbox
+        if not outbox.lock.acquire(timeout=_OFFER_TIMEOUT_S):
+            self._turned_away.append(type_name)
+            return False
+        try:
+            if self._parts is None:
+                return False  # closed meanwhile
+            lane = leyline.PRIORITIES.get(type(event))
+            if lane is None or not self._encode(event, lane, outbox.offered + 1):
+                outbox.drop(type_name)
+                return False
+            return outbox.append(lane, type_name, self._buffer)
+        finally:
+            outbox.lock.release()
+
+    def statistics(self) -> BusStatistics:
+        """Count what has become of every event; after `close`, what was so then."""
+        parts = self._parts
+        return self._last if parts is None else self._count(parts, parts.publisher.state)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the server has acknowledged everything; False if it has not in time."""
+        parts = self._parts
+        return parts is None or parts.publisher.flush(timeout_s)
+
+    def close(self, timeout_s: float = 2.0) -> BusStatistics:
+        """Send what can be sent, stop the publisher and the embedded server, and count.
+
+        What an unreachable server did not get stays in the outbox for the next `Bus.open`. Takes
+        at most `timeout_s` and the time of one send; a second call changes nothing.
+        """
+        with self._close_lock:
+            parts = self._parts
+            if parts is None:
+                return self._last
+            parts.publisher.flush(timeout_s, retries=False)
+            parts.publisher.stop(_STOP_TIMEOUT_S)
+            with parts.outbox.lock:
+                self._parts = None
+            if parts.server is not None:
+                parts.server.stop()
+            state = parts.publisher.state
+            self._last = self._count(parts, "closed" if state == DELIVERING else state)
+            return self._last
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _encode(self, event: leyline.Event, lane: leyline.Priority, sequence: int) -> bool:
+        """Fill the buffer with the event in its envelope; False if it cannot be encoded."""
+        envelope = leyline.Envelope(
+            run_id=self._run_id,
+            sequence=sequence,
+            priority=lane,
+            monotonic_ns=self._monotonic_ns(),
+            wall_ns=self._wall_ns(),
+            event=event,
+        )
+        try:
+            size_bytes = leyline.encode_into(envelope, self._buffer)
+        except (leyline.ContractError, BufferError, MemoryError):
+            return False
+        del self._buffer[size_bytes:]
+        return True
+
+    def _count(self, parts: _Parts, state: str) -> BusStatistics:
+        while self._turned_away:
+            with parts.outbox.lock:
+                parts.outbox.drop(self._turned_away.popleft())
+        ledger = parts.outbox.count()
+        return BusStatistics(
+            offered=ledger.offered,
+            delivered=ledger.delivered,
+            dropped=sum(ledger.dropped_by_type.values()),
+            queued=ledger.queued,
+            dropped_by_type=ledger.dropped_by_type,
+            state=state,
+            url=self._last.url,
+            num_faults=parts.publisher.num_faults,
+            warnings=parts.warnings,
+        )
+
+
+def _reach(url: str, run_id: str, run_dir: Path) -> tuple[EmbeddedServer | None, Transport, str]:
+    """Start or choose the server: itself if it is ours, the way to it, and its URL."""
+    if url == "memory":
+        return None, MemoryTransport(), url
+    # Late: importing redis takes 0.1 s, which `esper --help` must not pay.
+    from oona.redis_streams import RedisTransport
+
+    if url != "embedded":
+        return None, RedisTransport(url, run_id), url
+    try:
+        server = EmbeddedServer(run_dir / _LOG_NAME)
+    except ServerError as error:
+        return None, NoServer(str(error)), url
+    return server, RedisTransport(server.url, run_id), server.url
+
+
+def _leave(bus: Bus | None) -> None:
+    """In a forked child: the parent alone writes to the outbox."""
+    if bus is not None:
+        bus._parts = None

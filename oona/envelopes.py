@@ -1,0 +1,171 @@
+"""The envelopes of one run or of all runs on a server: decoded, deduplicated and in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, Self
+
+import leyline
+from oona import entry
+from oona.sequences import SequenceSet
+from oona.transport import ServerError
+
+if TYPE_CHECKING:
+    from oona.redis_streams import RedisReader, StoredEntry
+
+_WAIT_S: Final = 0.2
+"""Longest wait for the server's news at a time: well below what counts as a dead server."""
+_DISCOVERY_INTERVAL_S: Final = 1.0
+_AFTERMATH_S: Final = 0.5
+"""How long events are still expected after a run's end: the emergency lane overtakes others."""
+
+
+class Envelopes(Iterator[leyline.Envelope]):
+    """What `oona.read` returns.
+
+    Args:
+        server: where to read streams, if anywhere.
+        run_id: the one run to read; None for every run on the server.
+        bodies: encoded envelopes from an outbox, that belong to the run too.
+        follow: wait for more after all that is there.
+        deadline: on the monotonic clock, when to stop following.
+    """
+
+    def __init__(
+        self,
+        server: RedisReader | None,
+        *,
+        run_id: str | None = None,
+        bodies: Iterable[bytes] = (),
+        follow: bool = False,
+        deadline: float | None = None,
+    ):
+        self.num_refused = 0
+        """Entries, records and events skipped so far: damaged, hostile, or of another run."""
+        self._server = server
+        self._run_id = run_id
+        self._bodies = bodies
+        self._follow = follow
+        self._deadline = deadline
+        self._streams: dict[bytes, str] = {}
+        self._cursors: dict[bytes, bytes] = {}
+        self._seen: dict[str, SequenceSet] = {}
+        self._lifecycle: dict[str, leyline.Envelope] = {}
+        self._envelopes = self._read()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> leyline.Envelope:
+        return next(self._envelopes)
+
+    def close(self) -> None:
+        """Let go of the server; reading to the end does it too."""
+        self._envelopes.close()
+        if self._server is not None:
+            self._server.close()
+
+    def _read(self) -> Generator[leyline.Envelope, None, None]:
+        yield from self._backlog()
+        if self._server is not None:
+            try:
+                if self._follow:
+                    yield from self._news(self._server)
+            except ServerError:
+                pass  # gone: so ends what can be followed
+            finally:
+                self._server.close()
+
+    def _backlog(self) -> Iterator[leyline.Envelope]:
+        """Everything there is now, run by run, in order of sequence."""
+        runs: dict[str, list[leyline.Envelope]] = {}
+        if self._server is not None:
+            try:
+                self._discover(self._server)
+                for stream in self._streams:
+                    for stored in self._server.entries(stream):
+                        for envelope in self._unpack(stored):
+                            runs.setdefault(envelope.run_id, []).append(envelope)
+            except ServerError:
+                if self._run_id is None and not self._follow:
+                    raise
+        for envelope in self._admit(self._bodies, None):
+            runs.setdefault(envelope.run_id, []).append(envelope)
+        for envelopes in runs.values():
+            yield from sorted(envelopes, key=_sequence)
+
+    def _news(self, server: RedisReader) -> Iterator[leyline.Envelope]:
+        """What arrives from now on, until it is over."""
+        discovered = arrived = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if self._has_ended(now - arrived) or (self._deadline and now >= self._deadline):
+                return
+            if now - discovered >= _DISCOVERY_INTERVAL_S or not self._streams:
+                self._discover(server)
+                discovered = now
+            if not self._streams:
+                time.sleep(_WAIT_S)
+                continue
+            left_s = _WAIT_S if self._deadline is None else min(_WAIT_S, self._deadline - now)
+            stored_entries = server.wait(self._cursors, left_s)
+            if stored_entries:
+                arrived = time.monotonic()
+            envelopes = [envelope for stored in stored_entries for envelope in self._unpack(stored)]
+            yield from sorted(envelopes, key=_sequence)
+
+    def _discover(self, server: RedisReader) -> None:
+        runs = server.streams() if self._run_id is None else server.streams_of(self._run_id)
+        for run_id, streams in runs.items():
+            for stream in streams:
+                self._streams[stream] = run_id
+                self._cursors.setdefault(stream, b"0")
+
+    def _unpack(self, stored: StoredEntry) -> list[leyline.Envelope]:
+        self._cursors[stored.stream] = stored.id
+        try:
+            bodies = entry.unpack(stored.num_events, stored.payload)
+        except leyline.ContractError:
+            self.num_refused += 1
+            return []
+        return self._admit(bodies, self._streams[stored.stream])
+
+    def _admit(self, bodies: Iterable[bytes], run_id: str | None) -> list[leyline.Envelope]:
+        """Decode what nobody vouches for, and leave out what was seen already."""
+        admitted: list[leyline.Envelope] = []
+        for body in bodies:
+            try:
+                envelope = leyline.decode(body)
+            except leyline.ContractError:
+                envelope = None
+            if (
+                not isinstance(envelope, leyline.Envelope)
+                or envelope.sequence < 1
+                or envelope.run_id != (run_id or envelope.run_id)
+            ):
+                self.num_refused += 1
+                continue
+            if self._seen.setdefault(envelope.run_id, SequenceSet()).add(envelope.sequence):
+                admitted.append(envelope)
+                self._note_lifecycle(envelope)
+        return admitted
+
+    def _note_lifecycle(self, envelope: leyline.Envelope) -> None:
+        if isinstance(envelope.event, leyline.RunStarted | leyline.RunEnded):
+            known = self._lifecycle.get(envelope.run_id)
+            if known is None or known.sequence < envelope.sequence:
+                self._lifecycle[envelope.run_id] = envelope
+
+    def _has_ended(self, quiet_s: float) -> bool:
+        """Every run seen has ended, and what it sent before its end is here or will not come."""
+        return bool(self._seen) and all(
+            (last := self._lifecycle.get(run_id)) is not None
+            and isinstance(last.event, leyline.RunEnded)
+            and (seen.is_complete(last.sequence) or quiet_s > _AFTERMATH_S)
+            for run_id, seen in self._seen.items()
+        )
+
+
+def _sequence(envelope: leyline.Envelope) -> int:
+    return envelope.sequence

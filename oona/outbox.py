@@ -1,0 +1,118 @@
+"""The outbox: queue, flight recorder and crash log of a run, and the ledger of its events."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import leyline
+from leyline import Priority
+from oona import outbox_file
+from oona.ring import ALIGNMENT, Batch, Ring, State
+
+DEFAULT_RING_SIZE_BYTES: Final = 4 * 1024 * 1024
+MIN_RING_SIZE_BYTES: Final = 256
+DAMAGED: Final = "damaged"
+UNKNOWN: Final = "unknown"
+
+_NUM_LOCK_FREE_COUNTS: Final = 3
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """Every event ever offered to an outbox: offered == delivered + dropped + queued."""
+
+    offered: int
+    delivered: int
+    queued: int
+    dropped_by_type: dict[str, int]
+
+
+class Outbox:
+    """One ring per priority and the ledger, in a mapped file or, without room, in plain memory.
+
+    Hold `lock` around `append`, `drop` and `acknowledge`.
+
+    Args:
+        path: the file; a file that is there already keeps its size, its events and its counts.
+        ring_size_bytes: of each ring.
+
+    Raises:
+        ConfigError: the ring size is too small.
+    """
+
+    def __init__(self, path: Path, ring_size_bytes: int = DEFAULT_RING_SIZE_BYTES):
+        if ring_size_bytes < MIN_RING_SIZE_BYTES:
+            raise leyline.ConfigError(
+                f"ring size of {ring_size_bytes} bytes refused: at least {MIN_RING_SIZE_BYTES}"
+            )
+        size_bytes = (ring_size_bytes + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        self.lock = threading.Lock()
+        self.warnings: list[str] = []
+        try:
+            self._memory = outbox_file.open_file(path, size_bytes, self.warnings)
+        except OSError as error:
+            self.warnings.append(f"events are in memory only and a crash would lose them: {error}")
+            self._memory = memoryview(bytearray(outbox_file.file_size_bytes(size_bytes)))
+            outbox_file.format_memory(self._memory, size_bytes)
+        self.rings: dict[Priority, Ring] = outbox_file.rings_of(self._memory)
+        names = [UNKNOWN, *sorted(kind.__name__ for kind in leyline.PRIORITIES)]
+        self._drops = outbox_file.drop_counters(self._memory, names)
+        self.offered = sum(ring.state.accepted for ring in self.rings.values())
+        self.offered += sum(count[0] for count in self._drops.values())
+
+    @property
+    def server(self) -> str:
+        """Identity of the server that was sent everything delivered so far; "" for none."""
+        return outbox_file.read_server(self._memory)
+
+    @server.setter
+    def server(self, identity: str) -> None:
+        outbox_file.write_server(self._memory, identity)
+
+    def append(self, lane: Priority, type_name: str, body: bytes | bytearray) -> bool:
+        """Queue an encoded event, or drop it if its lane is full of events that wait."""
+        if not self.rings[lane].append(body):
+            self.drop(type_name)
+            return False
+        self.offered += 1
+        return True
+
+    def drop(self, type_name: str) -> None:
+        """Count an event that is not queued."""
+        self._drops.get(type_name, self._drops[UNKNOWN])[0] += 1
+        self.offered += 1
+
+    def acknowledge(self, lane: Priority, batch: Batch) -> None:
+        """Count a batch as delivered."""
+        self.rings[lane].acknowledge(batch)
+
+    def is_drained(self) -> bool:
+        """Say whether no event waits."""
+        return all(ring.state.tail == ring.state.head for ring in self.rings.values())
+
+    def count(self) -> Ledger:
+        """Count the events; those that wait are read one by one, if possible outside the lock."""
+        for _ in range(_NUM_LOCK_FREE_COUNTS):
+            with self.lock:
+                offered, drops, states = self._snapshot()
+            ledger = self._count(offered, drops, states)
+            with self.lock:
+                if all(self.rings[lane].state.oldest <= states[lane].tail for lane in states):
+                    return ledger
+        with self.lock:  # the rings turn faster than they are read
+            return self._count(*self._snapshot())
+
+    def _snapshot(self) -> tuple[int, dict[str, int], dict[Priority, State]]:
+        drops = {name: count[0] for name, count in self._drops.items() if count[0]}
+        return self.offered, drops, {lane: ring.state for lane, ring in self.rings.items()}
+
+    def _count(self, offered: int, drops: dict[str, int], states: dict[Priority, State]) -> Ledger:
+        delivered = sum(state.delivered for state in states.values())
+        queued = sum(self.rings[lane].num_waiting(state) for lane, state in states.items())
+        damaged = sum(state.accepted for state in states.values()) - delivered - queued
+        if damaged:
+            drops[DAMAGED] = damaged
+        return Ledger(offered, delivered, queued, drops)

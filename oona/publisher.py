@@ -1,0 +1,167 @@
+"""The one thread that takes events from the outbox to the server."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import Final
+
+import leyline
+from leyline import Priority
+from oona import entry
+from oona.outbox import Outbox
+from oona.ring import Batch
+from oona.transport import ServerError, Transport
+
+CONNECTING: Final = "connecting"
+DELIVERING: Final = "delivering"
+
+_POLL_INTERVAL_S: Final = 0.05
+"""How often the outbox is looked at: waking a thread would cost `offer` a system call."""
+_FIRST_BACKOFF_S: Final = 0.05
+_LONGEST_BACKOFF_S: Final = 5.0
+_MAX_DOUBLINGS: Final = 10
+_ROUND_ENTRIES: Final = 8
+_LANES: Final = tuple(sorted(Priority, reverse=True))
+"""Emergency first."""
+
+
+class _RefusedError(ServerError):
+    """The server answers, but does not take what it was sent."""
+
+
+class Publisher:
+    """Sends what the outbox holds, in batches, until stopped; only its thread uses the server.
+
+    An event counts as delivered only after the server has acknowledged it, so a connection that
+    breaks means that some are sent twice. A server that turns out to be another one is sent
+    everything that the outbox still has.
+    """
+
+    def __init__(self, outbox: Outbox, transport: Transport):
+        self.state = CONNECTING
+        self.num_faults = 0
+        """Exceptions that nobody had foreseen and that the thread survived."""
+        self._outbox = outbox
+        self._transport = transport
+        self._server: str | None = None
+        self._sent = dict.fromkeys(Priority, 0)
+        self._num_failures = 0
+        self._failures_in_a_row = 0
+        self._is_stopping = False
+        self._wake = threading.Event()
+        self._progress = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="oona-publisher", daemon=True)
+        self._thread.start()
+
+    def flush(self, timeout_s: float, *, retries: bool = True) -> bool:
+        """Wait until the server has acknowledged everything; False if it has not in time.
+
+        Args:
+            timeout_s: how long to wait at most.
+            retries: wait on while the server is unreachable; otherwise one attempt decides.
+        """
+        with self._progress:
+            before = self._num_failures
+            self._wake.set()
+            self._progress.wait_for(
+                lambda: self._is_done() or (not retries and self._num_failures > before),
+                timeout_s,
+            )
+        return self._outbox.is_drained()
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop after the send that is under way, and wait for that."""
+        self._is_stopping = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            try:
+                self._drain()
+            except _RefusedError as error:
+                self._fail(f"server refuses events: {error}")
+            except leyline.BusError as error:
+                self._fail(f"server unreachable: {error}")
+            except Exception as error:  # the publisher wall: training outlives any fault of it
+                self.num_faults += 1
+                self._fail(f"publisher fault: {error!r}")
+            with self._progress:
+                self._progress.notify_all()
+            self._wake.wait(self._pause_s())
+            self._wake.clear()
+        self._transport.close()
+
+    def _drain(self) -> None:
+        if self._server is None:
+            self._connect()
+        while not self._is_stopping and (batches := self._take()):
+            self._send(batches)
+        self.state = DELIVERING
+        self._failures_in_a_row = 0
+        if self._is_done() and self._outbox.server != self._server:
+            self._outbox.server = self._server or ""
+
+    def _connect(self) -> None:
+        server = self._transport.connect()
+        known = server == self._outbox.server
+        for lane, ring in self._outbox.rings.items():
+            self._sent[lane] = ring.state.tail if known else ring.state.oldest
+        self._server = server
+
+    def _take(self) -> list[tuple[Priority, Batch]]:
+        batches: list[tuple[Priority, Batch]] = []
+        for lane in _LANES:
+            position = self._sent[lane]
+            while len(batches) < _ROUND_ENTRIES:
+                ring = self._outbox.rings[lane]
+                batch = ring.take(position, entry.ENTRY_RECORDS, entry.ENTRY_SIZE_BYTES)
+                if batch is None:
+                    break
+                batches.append((lane, batch))
+                position = batch.end
+        return batches
+
+    def _send(self, batches: list[tuple[Priority, Batch]]) -> None:
+        entries = [
+            entry.pack(lane, [record.body for record in batch.records])
+            for lane, batch in batches
+            if batch.records
+        ]
+        answers = iter(self._transport.append(entries) if entries else ())
+        refused: dict[Priority, str] = {}
+        with self._outbox.lock:
+            for lane, batch in batches:
+                refusal = next(answers) if batch.records else None
+                if refusal is not None:
+                    refused.setdefault(lane, refusal)
+                if lane not in refused:  # what follows a refused batch is sent again with it
+                    self._outbox.acknowledge(lane, batch)
+                    self._sent[lane] = batch.end
+        if refused:
+            raise _RefusedError(next(iter(refused.values())))
+
+    def _fail(self, state: str) -> None:
+        self.state = state
+        self._server = None
+        self._num_failures += 1
+        self._failures_in_a_row += 1
+
+    def _pause_s(self) -> float:
+        if not self._failures_in_a_row:
+            return _POLL_INTERVAL_S
+        doublings = min(self._failures_in_a_row - 1, _MAX_DOUBLINGS)
+        backoff_s = min(_FIRST_BACKOFF_S * (1 << doublings), _LONGEST_BACKOFF_S)
+        return backoff_s * (1 + random.random()) / 2  # noqa: S311 -- jitter, not a secret
+
+    def _is_done(self) -> bool:
+        """Nothing waits, and a server that can be reached has been sent the history too."""
+        if not self._outbox.is_drained():
+            return False
+        return self._failures_in_a_row > 0 or (
+            self._server is not None
+            and all(
+                self._sent[lane] >= ring.state.head for lane, ring in self._outbox.rings.items()
+            )
+        )

@@ -1,0 +1,92 @@
+"""Bus URLs: which are allowed, and how one is shown without its secrets."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import leyline
+
+NAMED: Final = ("embedded", "memory", "off")
+SCHEMES: Final = ("redis", "rediss", "unix")
+_ALLOWED: Final = (
+    '"embedded", "memory", "off", redis://[user:password@]host[:port][/database], '
+    "rediss://... for TLS, or unix:///path/to/socket"
+)
+
+
+def check(url: str) -> None:
+    """Refuse a URL that no server can have.
+
+    Raises:
+        BusError: with the URL, its password hidden, and what is allowed.
+    """
+    if url in NAMED:
+        return
+    flaw = _flaw(url)
+    if flaw is not None:
+        raise leyline.BusError(f"bus URL {redact(url)!r} refused: {flaw}; allowed: {_ALLOWED}")
+
+
+def _flaw(url: str) -> str | None:
+    """Say what is wrong, without quoting what could be part of a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "its host or port cannot be read"
+    if parts.scheme not in SCHEMES:
+        return f"its scheme is {parts.scheme!r}" if parts.scheme else "it has no scheme"
+    if any(character.isspace() or not character.isprintable() for character in url):
+        return "it has blanks or control characters"
+    if parts.fragment:
+        return "it has a #; in a password write %23"
+    if parts.scheme == "unix":
+        absolute = len(parts.path) > 1 and not parts.netloc.rpartition("@")[2]
+        return None if absolute else "its path is not absolute"
+    if not parts.hostname:
+        return "it has no host"
+    if port == 0:
+        return "port 0 cannot be connected to"
+    database = parts.path.strip("/")
+    return None if not database or database.isdecimal() else "its database is not a number"
+
+
+def redact(url: str) -> str:
+    """The URL with *** for every password, safe to print and to store."""
+    return url if url in NAMED else _rewrite(url, "***")
+
+
+def without_password(url: str) -> str:
+    """The URL with its passwords left out, for a file that others may read."""
+    return url if url in NAMED else _rewrite(url, None)
+
+
+def _rewrite(url: str, mask: str | None) -> str:
+    if "://" not in url:
+        return "..." if ":" in url or "@" in url else url
+    scheme = url.partition(":")[0]
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return f"{scheme}://..."
+    beyond = parts.query if parts.scheme == "unix" else parts.path + parts.query
+    if "@" in beyond or parts.fragment or parts.scheme not in SCHEMES:
+        return f"{scheme}://..."  # a password may have been split at the wrong place
+    login, at, address = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    login = f"{user}:{mask}" if password and mask is not None else user
+    query = _rewrite_query(parts.query, mask)
+    start = f"{parts.scheme}://{login}{at if login else ''}{address}{parts.path}"
+    return f"{start}?{query}" if query else start
+
+
+def _rewrite_query(query: str, mask: str | None) -> str:
+    if "pass" not in query.lower():
+        return query
+    pairs = [
+        (name, mask if "pass" in name.lower() else value)
+        for name, value in parse_qsl(query, keep_blank_values=True)
+    ]
+    return urlencode([(name, value) for name, value in pairs if value is not None], safe="*/")

@@ -1,0 +1,74 @@
+"""What every policy does with a seed once it is grafted: let it settle, measure it, judge it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leyline import Advance, Command, Cull, Stage
+from tamiyo.state import SeedRow, State
+
+
+@dataclass(frozen=True)
+class SettlingRules:
+    """How a grafted seed is judged."""
+
+    veto: bool = True
+    """Whether the counterfactual may cull."""
+    veto_errors: float = 2.0
+    """A seed is culled if its counterfactual gain is at most this many standard errors."""
+    embargo_epochs: int = 15
+    """How long the place and blueprint of a culled seed stay empty."""
+
+
+def settle(state: State, rules: SettlingRules) -> list[Command]:
+    """Move every grafted seed on by one stage where it is due."""
+    commands = [_next(row, rules) for row in state.rows if row.epochs_in_stage >= 1]
+    return [command for command in commands if command is not None]
+
+
+def _next(row: SeedRow, rules: SettlingRules) -> Command | None:
+    if row.stage is Stage.GRAFTING and row.alpha == 1.0:
+        return _advance(row, Stage.STABILIZATION, "alpha has reached 1")
+    if row.stage is Stage.STABILIZATION:
+        return _advance(row, Stage.EVALUATING, "the host has settled around it for an epoch")
+    if row.stage is Stage.EVALUATING:
+        return _verdict(row, rules)
+    if row.stage is Stage.FINE_TUNING:
+        return _advance(row, Stage.FOSSILIZED, "it has trained on with the host for an epoch")
+    return None
+
+
+def _verdict(row: SeedRow, rules: SettlingRules) -> Command | None:
+    gain, error = row.counterfactual_gain, row.counterfactual_error
+    if gain is None or error is None:
+        return None  # kept, unproven: a missing measurement moves nothing
+    measured = f"counterfactual gain {gain:.4f} +- {error:.4f}"
+    if rules.veto and gain <= rules.veto_errors * error:
+        cause = f"{measured} is not above {rules.veto_errors:g} standard errors: without it the "
+        return Cull(
+            seed=row.seed,
+            cause=cause + "held-out loss is no worse",
+            embargo_epochs=rules.embargo_epochs,
+        )
+    return _advance(row, Stage.FINE_TUNING, measured)
+
+
+def _advance(row: SeedRow, to: Stage, cause: str) -> Advance:
+    return Advance(seed=row.seed, to=int(to), cause=cause)
+
+
+def unsettled(state: State, commands: list[Command]) -> list[SeedRow]:
+    """Seeds that a new race would disturb, once these commands are carried out."""
+    moving = {
+        command.seed
+        for command in commands
+        if isinstance(command, Cull)
+        or (isinstance(command, Advance) and command.to >= Stage.FINE_TUNING)
+    }
+    busy = (Stage.GERMINATED, Stage.TRAINING, Stage.GRAFTING, Stage.STABILIZATION)
+    return [
+        row
+        for row in state.rows
+        if row.seed not in moving
+        and (row.stage in busy or (row.stage is Stage.EVALUATING and row.epochs_in_stage < 1))
+    ]

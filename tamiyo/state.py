@@ -1,0 +1,92 @@
+"""What a policy is given: a state packet with its schema, read as rows of plain values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from leyline import Schema, Stage, StatePacket
+
+
+@dataclass(frozen=True)
+class SeedRow:
+    """One seed that is not dormant. Measurements that were not made are None."""
+
+    seed: str
+    site: str
+    blueprint: str
+    stage: Stage
+    epochs_in_stage: int
+    parameters: int
+    alpha: float
+    error_count: int
+    embargo_epochs_left: int
+    trial_steps: int
+    trial_gain: float | None
+    trial_error: float | None
+    counterfactual_gain: float | None
+    counterfactual_error: float | None
+
+
+@dataclass(frozen=True)
+class State:
+    """One boundary's state: the numbers of a packet under the names of its schema."""
+
+    packet: StatePacket
+    schema: Schema
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float]:
+        """The user's metrics of the epoch, by name."""
+        return dict(zip(self.schema.metrics, self.packet.column("metrics").tolist(), strict=True))
+
+    @cached_property
+    def rows(self) -> tuple[SeedRow, ...]:
+        """Every seed that is not dormant, in row order."""
+        stages = self.packet.column("stage").tolist()
+        active = [row for row, stage in enumerate(stages) if stage != Stage.DORMANT]
+        return tuple(self._row(row) for row in active)
+
+    def in_stage(self, stage: Stage) -> list[SeedRow]:
+        """The seeds in one stage, in row order."""
+        return [row for row in self.rows if row.stage is stage]
+
+    @property
+    def budget_left(self) -> int:
+        """Parameters that growth may still add."""
+        return self.packet.param_budget - self.packet.grown_parameters
+
+    def free_places(self, site: str, taken: set[str]) -> str:
+        """The name of the first free place at a site, not among those taken."""
+        occupied = {row.seed for row in self.rows} | taken
+        number = 0
+        while f"{site}/{number}" in occupied:
+            number += 1
+        return f"{site}/{number}"
+
+    def _row(self, row: int) -> SeedRow:
+        def cell(name: str) -> float:
+            return float(self.packet.column(name)[row])
+
+        def measured(name: str) -> float | None:
+            value = cell(name)
+            return None if math.isnan(value) else value
+
+        return SeedRow(
+            seed=self.schema.seeds[row],
+            site=self.schema.sites[int(cell("site"))].name,
+            blueprint=self.schema.blueprints[int(cell("blueprint"))],
+            stage=Stage(int(cell("stage"))),
+            epochs_in_stage=int(cell("epochs_in_stage")),
+            parameters=int(cell("parameters")),
+            alpha=cell("alpha"),
+            error_count=int(cell("error_count")),
+            embargo_epochs_left=int(cell("embargo_epochs_left")),
+            trial_steps=int(cell("trial_steps")),
+            trial_gain=measured("trial_gain"),
+            trial_error=measured("trial_error"),
+            counterfactual_gain=measured("counterfactual_gain"),
+            counterfactual_error=measured("counterfactual_error"),
+        )

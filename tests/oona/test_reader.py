@@ -1,0 +1,163 @@
+"""Reading events back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+import leyline
+import oona
+from oona import entry
+from oona.embedded import EmbeddedServer
+
+STEP = leyline.StepMetrics(step=1, loss=0.5)
+ENDED = leyline.RunEnded(run_id="run", epoch=1, status="finished", parameters=1, metrics={})
+STARTED = leyline.RunStarted(
+    run_id="run", epoch=1, num_epochs=1, host_parameters=1, model="m", resumed=True
+)
+
+
+def test_a_server_is_read_run_by_run(tmp_path: Path, oona_url: str) -> None:
+    """By its URL alone every run is found and read in order, the earlier run first."""
+    for run_id in ("second:name", "first"):
+        with oona.Bus.open(tmp_path / run_id, run_id, oona_url) as bus:
+            for event in (STEP, ENDED, STEP):
+                assert bus.offer(event)
+    read = [(envelope.run_id, envelope.sequence) for envelope in oona.read(oona_url)]
+    assert read == [(run_id, n) for run_id in ("second:name", "first") for n in (1, 2, 3)]
+
+
+def test_a_run_directory_is_read_after_its_end(tmp_path: Path) -> None:
+    """When the server is gone the outbox still has what it delivered."""
+    with oona.Bus.open(tmp_path, "run") as bus:
+        assert all([bus.offer(event) for event in (STEP, ENDED) * 20])
+        assert bus.flush(10.0)
+        during = list(oona.read(tmp_path))
+    after = oona.read(str(tmp_path))
+    assert list(after) == during
+    assert [envelope.sequence for envelope in during] == list(range(1, 41))
+    assert after.num_refused == 0
+
+
+def test_what_the_outbox_has_forgotten_comes_from_the_server(tmp_path: Path, oona_url: str) -> None:
+    """A run directory is read from its server and its outbox together, each event once."""
+    with oona.Bus.open(tmp_path, "run", oona_url, ring_size_bytes=1024) as bus:
+        for _ in range(50):
+            assert bus.offer(STEP)
+            assert bus.flush(10.0)
+    with oona.Bus.open(tmp_path, "run", "unix:///nowhere/bus.sock") as bus:
+        assert bus.offer(ENDED)
+        assert len(list(oona.read(tmp_path))) < 51
+    (tmp_path / "bus.json").write_text(f'{{"url": "{oona_url}", "run_id": "run"}}')
+    assert [envelope.sequence for envelope in oona.read(tmp_path)] == list(range(1, 52))
+
+
+def test_hostile_entries_are_skipped_and_counted(tmp_path: Path, oona_url: str) -> None:
+    """Whatever others write into the streams, real events are read and the rest is counted."""
+    with oona.Bus.open(tmp_path, "run", oona_url) as bus:
+        assert bus.offer(STEP)
+    envelope = next(oona.read(oona_url))
+    foreign = leyline.Envelope(
+        run_id="other", sequence=9, priority=0, monotonic_ns=0, wall_ns=0, event=STEP
+    )
+    bodies = {
+        "no envelope": leyline.encode(STEP),
+        "another run": leyline.encode(foreign),
+        "damaged": leyline.encode(envelope)[:-1] + b"\x00",
+        "empty": b"",
+    }
+    client = redis.Redis.from_url(oona_url)
+    stream = "esper:run:report"
+    for body in bodies.values():
+        packed = entry.pack(leyline.Priority.REPORT, [body])
+        client.xadd(stream, {"num_events": 1, "envelopes": packed.payload})
+    client.xadd(stream, {"num_events": 99, "envelopes": packed.payload})
+    client.xadd(stream, {"num_events": 1, "envelopes": b"\x91" * 5000})
+    client.xadd(stream, {"num_events": 1, "envelopes": bytes(entry.READ_SIZE_BYTES + 1)})
+    client.xadd(stream, {b"\xff\xfe": b"\xff"})
+    repeated = entry.pack(leyline.Priority.REPORT, [leyline.encode(envelope)])
+    client.xadd(stream, {"num_events": 1, "envelopes": repeated.payload})
+    client.set("esper:run:decision", "not a stream")
+    client.xadd(b"esper:\xff\xff:metric", {"a": "b"})
+    client.xadd("esper:metric", {"a": "b"})
+    client.close()
+    reading = oona.read(oona_url)
+    assert list(reading) == [envelope]
+    assert reading.num_refused == len(bodies) + 4 + 1
+
+
+def test_following_ends_with_the_run(tmp_path: Path) -> None:
+    """A follower gets every event offered while it waits and stops after RunEnded."""
+    with oona.Bus.open(tmp_path, "run") as bus:
+        bus.offer(STARTED)
+        assert bus.flush(10.0)
+        following = oona.read(tmp_path, follow=True, timeout_s=30.0)
+        assert next(following).event == STARTED
+        received: list[int] = []
+        follower = threading.Thread(
+            target=lambda: received.extend(envelope.sequence for envelope in following)
+        )
+        follower.start()
+        for _ in range(5):
+            assert bus.offer(STEP)
+            assert bus.flush(10.0)
+        bus.offer(ENDED)
+        assert bus.flush(10.0)
+        follower.join(20.0)
+        assert not follower.is_alive()
+        assert sorted(received) == [2, 3, 4, 5, 6, 7]
+
+
+def test_following_goes_on_when_the_run_is_resumed(tmp_path: Path, oona_url: str) -> None:
+    """An end that a later start has overtaken does not end the following."""
+    with oona.Bus.open(tmp_path, "run", oona_url) as bus:
+        for event in (ENDED, STARTED, STEP):
+            assert bus.offer(event)
+        assert bus.flush(10.0)
+        following = oona.read(oona_url, follow=True, timeout_s=30.0)
+        assert [next(following).sequence for _ in range(3)] == [1, 2, 3]
+        assert bus.offer(ENDED)
+        assert [envelope.sequence for envelope in following] == [4]
+
+
+def test_following_ends_in_time_or_with_the_server(
+    tmp_path: Path, oona_server: EmbeddedServer
+) -> None:
+    """A follower of a run that goes on stops at its timeout, and when the server dies."""
+    with oona.Bus.open(tmp_path, "run", oona_server.url) as bus:
+        assert bus.offer(STEP)
+        assert bus.flush(10.0)
+        assert len(list(oona.read(oona_server.url, follow=True, timeout_s=0.3))) == 1
+        following = oona.read(oona_server.url, follow=True, timeout_s=60.0)
+        assert next(following).event == STEP
+        oona_server.stop()
+        assert list(following) == []
+
+
+def test_what_cannot_be_read_is_an_error_that_says_so(tmp_path: Path) -> None:
+    """No server, no address, no run directory: each is named."""
+    with pytest.raises(leyline.BusError, match=r"unix:///nowhere/bus\.sock"):
+        oona.read("unix:///nowhere/bus.sock")
+    with pytest.raises(leyline.BusError, match="run directory"):
+        oona.read("embedded")
+    with pytest.raises(leyline.BusError, match="refused"):
+        oona.read("ftp://host")
+    with pytest.raises(leyline.RunError, match="is not a run directory"):
+        oona.read(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"url": 3}', b"\xff\xfe", b'{"url": "x://", "run_id": ""}']
+)
+def test_a_damaged_address_leaves_the_outbox(
+    tmp_path: Path, content: bytes, servers_of: Callable[[int], list[int]]
+) -> None:
+    """A bus.json that is not ours is ignored: the outbox is read."""
+    with oona.Bus.open(tmp_path, "run", "memory") as bus:
+        assert bus.offer(STEP)
+    (tmp_path / "bus.json").write_bytes(content)
+    assert [envelope.event for envelope in oona.read(tmp_path)] == [STEP]

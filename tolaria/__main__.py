@@ -1,0 +1,36 @@
+"""`esper` and `python -m tolaria`: run a command; a user's mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final, NoReturn
+
+import click
+
+from leyline import EsperError
+
+_MISTAKE: Final = 2
+_INTERRUPTED: Final = 130
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    from tolaria.cli import esper
+
+    try:
+        esper.main(prog_name="esper", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.exit(_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(_MISTAKE)
+    except EsperError as error:
+        click.echo(f"esper: {error}", err=True)
+        sys.exit(_MISTAKE)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The recorder: every event goes once to the journal, the bus, the view and whoever listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from leyline import Decision, Event, RunError, StepMetrics
+from oona import Bus
+from tolaria.journal import Journal, read
+from tolaria.view import RunView
+
+Listener = Callable[[Event], None]
+
+
+class Recorder:
+    """Fans events out. The journal keeps all but single steps, so the view can be rebuilt."""
+
+    def __init__(self, journal_path: Path, bus: Bus, run_id: str):
+        self._journal_path = journal_path
+        self._journal = Journal.open(journal_path)
+        self.bus = bus
+        self.run_id = run_id
+        self.view = RunView()
+        self.listeners: list[Listener] = []
+        self.num_unwritten = 0
+        """Events that the disk refused; they still went to the bus and the view."""
+
+    def record(self, event: Event) -> None:
+        """Record one event. Neither a full disk nor a dead server reaches the training run."""
+        if not isinstance(event, StepMetrics):
+            try:
+                self._journal.append(event)
+            except RunError:
+                self.num_unwritten += 1
+        self.bus.offer(event)
+        self.view.apply(event)
+        for listener in self.listeners:
+            listener(event)
+
+    @property
+    def position(self) -> int:
+        """Where the journal ends now, in bytes; a checkpoint remembers it."""
+        return self._journal.position
+
+    def sync(self) -> None:
+        """Make the journal durable."""
+        try:
+            self._journal.sync()
+        except RunError:
+            self.num_unwritten += 1
+
+    def rewind(self, position: int, epoch: int) -> frozenset[int]:
+        """Forget what happened after a checkpoint, because it will happen again.
+
+        Args:
+            position: end of the journal when the checkpoint was taken, in bytes.
+            epoch: the epoch that the checkpoint ended.
+
+        Returns:
+            The later epochs at which a late decision was discarded: the resumed run must hold
+            there too, or it would differ from the undisturbed one.
+        """
+        late = {
+            event.epoch
+            for event in read(self._journal_path)
+            if isinstance(event, Decision) and event.late and event.epoch > epoch
+        }
+        self._journal.truncate(position)
+        self.view = RunView()
+        for event in read(self._journal_path):
+            self.view.apply(event)
+        return frozenset(late)
+
+    def close(self) -> None:
+        """Close the journal; the bus is its owner's to close."""
+        self._journal.close()

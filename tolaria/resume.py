@@ -1,0 +1,87 @@
+"""What a resumed run needs of the orchestrator, as plain values and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor
+
+from kasmina import Site, SiteShape
+from tolaria import rng_state
+
+if TYPE_CHECKING:
+    from tolaria.orchestrator import Orchestrator
+
+
+_MAX_EXAMPLE_SIZE_BYTES: Final = 16 * 1024 * 1024
+
+
+def growth_state(orchestrator: Orchestrator) -> dict[str, Any]:
+    """The growth side of a checkpoint; the model and optimizers travel beside it."""
+    return {
+        "run_id": orchestrator.session.run.run_id,
+        "journal_position": orchestrator.session.recorder.position,
+        "epoch": orchestrator.epoch,
+        "step": orchestrator.step,
+        "training_flops": orchestrator.training_flops,
+        "trial_flops": orchestrator.growth.trial_flops,
+        "executor": orchestrator.executor.state_dict(),
+        "controller": orchestrator.controller.state_dict(),
+        "groups": orchestrator.rates.group_order(),
+        "sites": [
+            [site.name, list(site.shape), site.shape.channel_axis, str(site.dtype)]
+            for site in orchestrator.executor.grounds.sites
+        ],
+        "example": _small(orchestrator.growth.example),
+        "host_step_flops": orchestrator.host_step_flops,
+        "rng": rng_state.capture(),
+    }
+
+
+def _small(example: tuple[Any, ...] | None) -> list[Any]:
+    """The example call, if it is made of tensors that are not too large to keep."""
+    if example is None or not all(isinstance(value, Tensor) for value in example):
+        return []
+    tensors = [value.detach().cpu() for value in example]
+    return tensors if sum(t.nbytes for t in tensors) <= _MAX_EXAMPLE_SIZE_BYTES else []
+
+
+def loop_state(orchestrator: Orchestrator) -> dict[str, Any]:
+    """A whole checkpoint of a hand-written loop."""
+    return {
+        "state_dict": orchestrator.model.state_dict(),
+        "optimizer_states": [o.state_dict() for o in orchestrator.rates.optimizers],
+        "esper": growth_state(orchestrator),
+    }
+
+
+def restore_growth(orchestrator: Orchestrator, state: Mapping[str, Any], *, rng: bool) -> None:
+    """Take over a saved growth state; the model already carries its seeds.
+
+    The optimizers are regrouped to match, so that their own state can be loaded after this.
+
+    Args:
+        rng: whether the random streams are put back too.
+    """
+    sites = [
+        Site(name, SiteShape(shape, axis), getattr(torch, dtype.removeprefix("torch.")))
+        for name, shape, axis, dtype in state["sites"]
+    ]
+    orchestrator.executor.grounds.open(sites)
+    orchestrator.executor.load_state_dict(state["executor"])
+    orchestrator.controller.load_state_dict(state["controller"])
+    orchestrator.rates.regroup(orchestrator.executor.live_seeds(), state["groups"])
+    orchestrator.epoch, orchestrator.step = state["epoch"], state["step"]
+    orchestrator.training_flops = state["training_flops"]
+    orchestrator.growth.trial_flops = state["trial_flops"]
+    orchestrator.growth.example = tuple(state["example"]) or None
+    orchestrator.host_step_flops = state["host_step_flops"]
+    orchestrator.growth.resume_wants()
+    recorder = orchestrator.session.recorder
+    if state["run_id"] == recorder.run_id:
+        late = recorder.rewind(state["journal_position"], state["epoch"])
+        orchestrator.controller.hold_at(late)
+    if rng:
+        rng_state.restore(state["rng"])

@@ -1,0 +1,104 @@
+"""The session: a run's directory, journal, bus and checkpoints, opened and closed together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from leyline import CheckpointError, Event, RunEnded
+from oona import Bus, BusStatistics
+from tolaria import report
+from tolaria.checkpoint import CheckpointStore
+from tolaria.config import EsperConfig
+from tolaria.recorder import Recorder
+from tolaria.run import RunDirectory
+
+_LOG = logging.getLogger("esper")
+
+
+class Session:
+    """Everything of a run that lives outside the training process's memory."""
+
+    def __init__(self, run: RunDirectory, bus: Bus, config: EsperConfig):
+        self.run = run
+        self.bus = bus
+        self.recorder = Recorder(run.journal, bus, run.run_id)
+        self._store = CheckpointStore(run.checkpoints, keep=config.keep_checkpoints)
+        self._checkpoints_on = config.checkpoint
+        self._closed = False
+
+    @classmethod
+    def open(cls, config: EsperConfig, *, resume: bool = False) -> Self:
+        """Make the run's directory, or open it again to resume, and start the bus.
+
+        Raises:
+            RunError: the directory is another run's or cannot be written.
+            RunLockedError: a live process holds it.
+            BusError: the telemetry URL is malformed.
+        """
+        path = None if config.run_dir is None else Path(config.run_dir)
+        if resume and path is not None:
+            run = RunDirectory.open(path)
+        else:
+            run = RunDirectory.create(path, now=datetime.now(tz=UTC))
+        try:
+            bus = Bus.open(run.path, run.run_id, config.telemetry)
+        except BaseException:
+            run.close()
+            raise
+        return cls(run, bus, config)
+
+    def record(self, event: Event) -> None:
+        """Record an event everywhere."""
+        self.recorder.record(event)
+
+    def commit(self, step: int, state: Mapping[str, Any]) -> str | None:
+        """Commit a checkpoint, if the config asks for them.
+
+        Returns:
+            Why it could not be written, or None. The last one stays.
+        """
+        if not self._checkpoints_on:
+            return None
+        self.recorder.sync()
+        try:
+            self._store.commit(step, dict(state))
+        except CheckpointError as error:
+            return str(error)
+        return None
+
+    def newest_checkpoint(self) -> Path | None:
+        """The newest checkpoint that is whole; those that are not are logged with the reason."""
+        newest = self._store.newest_valid()
+        for problem in self._store.problems:
+            _LOG.warning("checkpoint passed over: %s", problem)
+        return newest
+
+    def abandon(self) -> None:
+        """Let go of everything without a word: the run never began."""
+        self._closed = True
+        self.recorder.close()
+        self.bus.close()
+        self.run.close()
+
+    def close(self, ended: RunEnded) -> BusStatistics:
+        """Record the end, write the report, flush the bus within its time and let go of the run.
+
+        Further calls only return the bus's last statistics.
+        """
+        if self._closed:
+            return self.bus.statistics()
+        self._closed = True
+        self.record(ended)
+        try:
+            report.write(self.recorder.view, self.run.report)
+        except OSError as error:
+            _LOG.warning("the report could not be written to %s: %s", self.run.report, error)
+        self.recorder.sync()
+        self.recorder.close()
+        statistics = self.bus.close()
+        self.run.close()
+        return statistics
