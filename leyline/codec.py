@@ -28,6 +28,7 @@ AnyMessage = (
     | messages.SiteInfo
     | messages.Candidate
 )
+"""Every message that may stand alone."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final[msgspec.msgpack.Decoder[AnyMessage]] = msgspec.msgpack.Decoder(AnyMessage)
@@ -40,20 +41,25 @@ def encode(message: AnyMessage) -> bytes:
         ContractError: the message is larger than MESSAGE_SIZE_BYTES or holds a value that has no
             place in the contract.
     """
-    buffer = bytearray(HEADER_SIZE_BYTES)
-    size_bytes = encode_into(message, buffer)
-    return bytes(memoryview(buffer)[:size_bytes])
+    buffer = bytearray()
+    encode_into(message, buffer)
+    return bytes(buffer)
 
 
 def encode_into(message: AnyMessage, buffer: bytearray) -> int:
-    """Encode one message at the start of a reused buffer, which grows if needed.
+    """Encode one message into a reused buffer, which then holds it and nothing else.
+
+    The buffer grows if needed; its memory is kept when it shrinks.
 
     Returns:
-        The number of bytes that belong to the message; what follows them is left over.
+        The size of the message in bytes.
+
+    Raises:
+        ContractError: as for encode, or a view of the buffer is still in use.
     """
     try:
         _ENCODER.encode_into(message, buffer, HEADER_SIZE_BYTES)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError, BufferError) as error:
         raise ContractError(f"{type(message).__name__} cannot be encoded: {error}") from error
     size_bytes = len(buffer)
     if size_bytes > MESSAGE_SIZE_BYTES:
@@ -73,13 +79,19 @@ def decode(data: bytes | bytearray | memoryview) -> AnyMessage:
     Raises:
         ContractError: too large, cut short, damaged, of another version, or not a message.
     """
-    view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise ContractError("message refused: its buffer has gaps; pass a copy without them")
+    view = view.cast("B")
     if len(view) > MESSAGE_SIZE_BYTES:
         raise ContractError(
             f"message of {len(view)} bytes refused: at most {MESSAGE_SIZE_BYTES} are read"
         )
     if len(view) < HEADER_SIZE_BYTES:
-        raise ContractError(f"message cut short: {len(view)} bytes, the header alone has 16")
+        raise ContractError(
+            f"message cut short: {len(view)} bytes, the header alone has "
+            f"{HEADER_SIZE_BYTES}"
+        )
     magic, version, reserved, size_bytes, checksum = _HEADER.unpack_from(view)
     body = view[HEADER_SIZE_BYTES:]
     if magic != _MAGIC or reserved:
@@ -89,7 +101,9 @@ def decode(data: bytes | bytearray | memoryview) -> AnyMessage:
             f"message of contract version {version} refused: this is version {messages.VERSION}"
         )
     if size_bytes != len(body):
-        raise ContractError(f"message cut short: {len(body)} of {size_bytes} bytes are there")
+        raise ContractError(
+            f"message body of {len(body)} bytes refused: its header says {size_bytes}"
+        )
     if zlib.crc32(body) != checksum:
         raise ContractError("message damaged: its CRC-32 does not fit its content")
     try:

@@ -59,10 +59,12 @@ LIFECYCLE: Final[Mapping[Stage, StageRule]] = MappingProxyType(
         _S.ROLLED_BACK: StageRule(False, False, 0, (_S.DORMANT,)),
     }
 )
+"""The rule of every stage."""
 
 TRANSITIONS: Final[Mapping[Stage, frozenset[Stage]]] = MappingProxyType(
     {stage: frozenset(rule.leaves_to) for stage, rule in LIFECYCLE.items()}
 )
+"""The stages that each stage leaves to."""
 
 WITHDRAWALS: Final = frozenset({_S.CULLED, _S.CANCELLED, _S.ROLLED_BACK})
 """Ends that never wait for a minimum stay: a bad seed must be able to go at once."""
@@ -129,6 +131,7 @@ GUARDS: Final[Mapping[tuple[Stage, Stage], tuple[Guard, ...]]] = MappingProxyTyp
         (_S.ROLLED_BACK, _S.DORMANT): (Guard("embargo_over", _embargo_over),),
     }
 )
+"""The guards of every edge that has any."""
 
 
 def refusal(was: Stage, asked: Stage, evidence: Evidence) -> str | None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from struct import calcsize
 from types import MappingProxyType
 from typing import Annotated, Any, Final, cast
 
 import msgspec
 
+from leyline.errors import ContractError
 from leyline.limits import NAME_LENGTH
 
 VERSION: Final = 1
@@ -127,6 +129,21 @@ class StatePacket(Message, frozen=True, tag="state"):
     counterfactual_gain: memoryview
     counterfactual_error: memoryview
 
+    def __post_init__(self) -> None:
+        num_seeds = self.stage.nbytes // calcsize(COLUMN_FORMATS["stage"])
+        uneven = [
+            name
+            for name, item in COLUMN_FORMATS.items()
+            if name != "metrics" and getattr(self, name).nbytes != num_seeds * calcsize(item)
+        ]
+        if self.metrics.nbytes % calcsize(COLUMN_FORMATS["metrics"]):
+            uneven.append("metrics")
+        if uneven:
+            raise ContractError(
+                f"state packet of {num_seeds} seeds refused: {', '.join(uneven)} must hold whole "
+                "items of the format in COLUMN_FORMATS, one for each seed"
+            )
+
     def column(self, name: str) -> memoryview:
         """The column as typed items, for a live packet and for a decoded one alike."""
         view: memoryview = getattr(self, name)
@@ -162,6 +179,7 @@ class Cull(Message, frozen=True, tag="cull"):
 
 
 Command = Germinate | Advance | Cull
+"""What a policy may ask for."""
 
 
 class Score(Message, frozen=True, tag="score"):
@@ -304,6 +322,7 @@ Event = (
     | Fault
     | RunEnded
 )
+"""What a run tells about itself; travels in an Envelope."""
 
 PRIORITIES: Final[Mapping[type[Message], Priority]] = MappingProxyType(
     {

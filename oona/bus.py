@@ -23,8 +23,6 @@ from oona.statistics import BusStatistics
 from oona.transport import NoServer, ServerError, Transport
 
 _LOG_NAME: Final = "valkey.log"
-_OFFER_TIMEOUT_S: Final = 0.02
-"""Longest wait of an offer; only a signal handler that offers during an offer waits so long."""
 _STOP_TIMEOUT_S: Final = 1.5
 """Longest that the publisher needs to stop: one send that times out."""
 
@@ -54,8 +52,9 @@ class Bus:
         self._parts = parts
         self._monotonic_ns, self._wall_ns = clocks
         self._buffer = bytearray()
-        self._turned_away: deque[str] = deque()
-        self._close_lock = threading.Lock()
+        self._is_offering = False
+        self._postponed: deque[leyline.Event] = deque()
+        self._close_lock = threading.RLock()
         self._last = BusStatistics(state="off", url=bus_url.redact(url))
         reference = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _leave(reference()))
@@ -119,24 +118,21 @@ class Bus:
         parts = self._parts
         if parts is None:
             return False
-        type_name = type(event).__name__
-        outbox = parts.outbox
-        if not outbox.lock.acquire(timeout=_OFFER_TIMEOUT_S):
-            self._turned_away.append(type_name)
-            return False
-        try:
-            if self._parts is None:
-                return False  # closed meanwhile
-            lane = leyline.PRIORITIES.get(type(event))
-            if lane is None or not self._encode(event, lane, outbox.offered + 1):
-                outbox.drop(type_name)
-                return False
-            return outbox.append(lane, type_name, self._buffer)
-        finally:
-            outbox.lock.release()
+        with parts.outbox.lock:
+            if self._is_offering:  # by a signal handler that interrupted this very thread's offer
+                self._postponed.append(event)
+                return True
+            self._is_offering = True
+            try:
+                accepted = self._append(parts.outbox, event)
+            finally:
+                self._is_offering = False
+        self._offer_postponed()
+        return accepted
 
     def statistics(self) -> BusStatistics:
         """Count what has become of every event; after `close`, what was so then."""
+        self._offer_postponed()
         parts = self._parts
         return self._last if parts is None else self._count(parts, parts.publisher.state)
 
@@ -155,6 +151,7 @@ class Bus:
             parts = self._parts
             if parts is None:
                 return self._last
+            self._offer_postponed()
             parts.publisher.flush(timeout_s, retries=False)
             parts.publisher.stop(_STOP_TIMEOUT_S)
             with parts.outbox.lock:
@@ -176,11 +173,17 @@ class Bus:
     ) -> None:
         self.close()
 
-    def _encode(self, event: leyline.Event, lane: leyline.Priority, sequence: int) -> bool:
-        """Fill the buffer with the event in its envelope; False if it cannot be encoded."""
+    def _append(self, outbox: Outbox, event: leyline.Event) -> bool:
+        if self._parts is None:
+            return False  # closed meanwhile
+        type_name = type(event).__name__
+        lane = leyline.PRIORITIES.get(type(event))
+        if lane is None:
+            outbox.drop(type_name)
+            return False
         envelope = leyline.Envelope(
             run_id=self._run_id,
-            sequence=sequence,
+            sequence=outbox.next_sequence(),
             priority=lane,
             monotonic_ns=self._monotonic_ns(),
             wall_ns=self._wall_ns(),
@@ -189,14 +192,16 @@ class Bus:
         try:
             size_bytes = leyline.encode_into(envelope, self._buffer)
         except (leyline.ContractError, BufferError, MemoryError):
+            outbox.drop(type_name)
             return False
         del self._buffer[size_bytes:]
-        return True
+        return outbox.append(lane, type_name, self._buffer)
+
+    def _offer_postponed(self) -> None:
+        while self._postponed:
+            self.offer(self._postponed.popleft())
 
     def _count(self, parts: _Parts, state: str) -> BusStatistics:
-        while self._turned_away:
-            with parts.outbox.lock:
-                parts.outbox.drop(self._turned_away.popleft())
         ledger = parts.outbox.count()
         return BusStatistics(
             offered=ledger.offered,

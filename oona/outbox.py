@@ -33,7 +33,7 @@ class Ledger(msgspec.Struct, frozen=True):
 class Outbox:
     """One ring per priority and the ledger, in a mapped file or, without room, in plain memory.
 
-    Hold `lock` around `append`, `drop` and `acknowledge`.
+    Hold `lock` around `next_sequence`, `append`, `drop` and `acknowledge`.
 
     Args:
         path: the file; a file that is there already keeps its size, its events and its counts.
@@ -49,7 +49,7 @@ class Outbox:
                 f"ring size of {ring_size_bytes} bytes refused: at least {MIN_RING_SIZE_BYTES}"
             )
         size_bytes = (ring_size_bytes + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may offer too
         self.warnings: list[str] = []
         try:
             self._memory = outbox_file.open_file(path, size_bytes, self.warnings)
@@ -60,8 +60,9 @@ class Outbox:
         self.rings: dict[Priority, Ring] = outbox_file.rings_of(self._memory)
         names = [UNKNOWN, *sorted(kind.__name__ for kind in leyline.PRIORITIES)]
         self._drops = outbox_file.drop_counters(self._memory, names)
-        self.offered = sum(ring.state.accepted for ring in self.rings.values())
-        self.offered += sum(count[0] for count in self._drops.values())
+        self._sequence = outbox_file.sequence_counter(self._memory)
+        ledger = self.count()
+        self._sequence[0] = max(self._sequence[0], ledger.offered)
 
     @property
     def server(self) -> str:
@@ -77,13 +78,16 @@ class Outbox:
         if not self.rings[lane].append(body):
             self.drop(type_name)
             return False
-        self.offered += 1
         return True
+
+    def next_sequence(self) -> int:
+        """Use up a sequence: one that a kill or an interrupt keeps from its event is never reused."""
+        self._sequence[0] += 1
+        return int(self._sequence[0])
 
     def drop(self, type_name: str) -> None:
         """Count an event that is not queued."""
         self._drops.get(type_name, self._drops[UNKNOWN])[0] += 1
-        self.offered += 1
 
     def acknowledge(self, lane: Priority, batch: Batch) -> None:
         """Count a batch as delivered."""
@@ -97,22 +101,24 @@ class Outbox:
         """Count the events; those that wait are read one by one, if possible outside the lock."""
         for _ in range(_NUM_LOCK_FREE_COUNTS):
             with self.lock:
-                offered, drops, states = self._snapshot()
-            ledger = self._count(offered, drops, states)
+                drops, states = self._snapshot()
+            ledger = self._count(drops, states)
             with self.lock:
                 if all(self.rings[lane].state.oldest <= states[lane].tail for lane in states):
                     return ledger
         with self.lock:  # the rings turn faster than they are read
             return self._count(*self._snapshot())
 
-    def _snapshot(self) -> tuple[int, dict[str, int], dict[Priority, State]]:
+    def _snapshot(self) -> tuple[dict[str, int], dict[Priority, State]]:
         drops = {name: count[0] for name, count in self._drops.items() if count[0]}
-        return self.offered, drops, {lane: ring.state for lane, ring in self.rings.items()}
+        return drops, {lane: ring.state for lane, ring in self.rings.items()}
 
-    def _count(self, offered: int, drops: dict[str, int], states: dict[Priority, State]) -> Ledger:
+    def _count(self, drops: dict[str, int], states: dict[Priority, State]) -> Ledger:
+        accepted = sum(state.accepted for state in states.values())
+        offered = accepted + sum(drops.values())
         delivered = sum(state.delivered for state in states.values())
         queued = sum(self.rings[lane].num_waiting(state) for lane, state in states.items())
-        damaged = sum(state.accepted for state in states.values()) - delivered - queued
+        damaged = accepted - delivered - queued
         if damaged:
             drops[DAMAGED] = damaged
         return Ledger(offered, delivered, queued, drops)

@@ -1,6 +1,6 @@
 """The outbox's file: its layout, how it is made, recognised and read back by another process.
 
-One page of header (identity, name of the server that holds all that was delivered, state of each
+One page of header (identity, last sequence used, name of the server that holds all that was delivered, state of each
 ring, table of drops by type), then the rings in order of priority, lowest first.
 """
 
@@ -17,6 +17,7 @@ from leyline import Priority
 from oona.ring import ALIGNMENT, STATE_SIZE_BYTES, Ring, load_state
 
 FILE_NAME: Final = "outbox.bin"
+_SEQUENCE_AT: Final = 64
 _SERVER: Final = struct.Struct("<64p")
 _SERVER_AT: Final = 128
 _DROP_NAME: Final = struct.Struct("<24p")
@@ -102,6 +103,11 @@ def rings_of(memory: memoryview) -> dict[Priority, Ring]:
         data = memory[data_at : data_at + ring_size_bytes]
         rings[lane] = Ring(_state_memory(memory, lane), data)
     return rings
+
+
+def sequence_counter(memory: memoryview) -> memoryview:
+    """The last sequence used, as one 64-bit item."""
+    return memory[_SEQUENCE_AT : _SEQUENCE_AT + 8].cast("Q")
 
 
 def drop_counters(memory: memoryview, names: list[str]) -> dict[str, memoryview]:

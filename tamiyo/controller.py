@@ -14,7 +14,6 @@ from leyline import Decision, Schema, StatePacket, limits
 from tamiyo.policy import Policy
 from tamiyo.state import State
 
-
 _MAX_ASKS: Final = 3
 
 

@@ -109,7 +109,8 @@ class EsperCallback(pl.Callback):
         except BaseException:
             session.abandon()
             raise
-        self.orchestrator.epoch = trainer.current_epoch
+        if not resumed or again:
+            self.orchestrator.epoch = trainer.current_epoch
         self.orchestrator.start(resumed=resumed)
 
     # --- during a fit ------------------------------------------------------------------------
@@ -249,7 +250,24 @@ def _callbacks(trainer: pl.Trainer) -> list[Any]:
 
 
 def _rewind_batches(fit_loop: dict[str, Any]) -> None:
-    """Make a saved loop start its epoch from the first batch: the epoch before it is complete."""
-    for name in ("epoch_loop.batch_progress", "epoch_loop.val_loop.batch_progress"):
-        current = fit_loop.get(name, {}).get("current", {})
-        current.update(dict.fromkeys(current, 0))
+    """Make a saved loop start its epoch from the first batch: the epoch before it is complete.
+
+    Lightning itself clears these counts only when the next epoch begins, which is after the hook
+    in which the checkpoint is taken.
+    """
+    for name, progress in fit_loop.items():
+        if name.startswith("epoch_loop."):
+            _clear_current(progress)
+    validation = fit_loop.get("epoch_loop.val_loop.batch_progress", {}).get("total", {})
+    validation.update(dict.fromkeys(validation, 0))
+
+
+def _clear_current(progress: dict[str, Any]) -> None:
+    if "is_last_batch" in progress:
+        progress["is_last_batch"] = False
+    for name, value in progress.items():
+        if isinstance(value, dict):
+            if name == "current":
+                value.update(dict.fromkeys(value, 0))
+            else:
+                _clear_current(value)

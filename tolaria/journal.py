@@ -152,14 +152,11 @@ def _records(file: io.BufferedReader, path: Path) -> Iterator[tuple[Event, int]]
             if _only_zeros(file, prefix):
                 return  # a power loss may leave the length of a file, and none of its content
             raise RunError(f"{path} is damaged at byte {start}: no event has {size_bytes} bytes")
-        message = file.read(size_bytes)
-        if len(message) < size_bytes:
-            return
         try:
-            event = decode(message)
+            event = decode(file.read(size_bytes))
         except ContractError as error:
             if _only_zeros(file, b""):
-                return
+                return  # nothing follows: it was being written when the process or power went
             raise RunError(f"{path} is damaged at byte {start}: {error}") from error
         if not isinstance(event, _EVENTS):
             raise RunError(f"{path} holds a {type(event).__name__} at byte {start}: not an event")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,10 +23,8 @@ def test_what_is_packed_is_unpacked(bodies: list[bytes]) -> None:
 @given(st.binary(max_size=100), st.binary(max_size=100))
 def test_only_contract_errors_escape(num_events: bytes, payload: bytes) -> None:
     """Whatever the bytes, unpacking gives a list or raises ContractError."""
-    try:
+    with contextlib.suppress(leyline.ContractError):
         assert str(len(entry.unpack(num_events, payload))).encode() == num_events
-    except leyline.ContractError:
-        pass
 
 
 def test_a_wrong_number_or_size_is_refused() -> None:

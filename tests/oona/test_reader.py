@@ -34,7 +34,7 @@ def test_a_server_is_read_run_by_run(tmp_path: Path, oona_url: str) -> None:
 def test_a_run_directory_is_read_after_its_end(tmp_path: Path) -> None:
     """When the server is gone the outbox still has what it delivered."""
     with oona.Bus.open(tmp_path, "run") as bus:
-        assert all([bus.offer(event) for event in (STEP, ENDED) * 20])
+        assert all(bus.offer(event) for event in (STEP, ENDED) * 20)
         assert bus.flush(10.0)
         during = list(oona.read(tmp_path))
     after = oona.read(str(tmp_path))
@@ -67,7 +67,7 @@ def test_hostile_entries_are_skipped_and_counted(tmp_path: Path, oona_url: str) 
     bodies = {
         "no envelope": leyline.encode(STEP),
         "another run": leyline.encode(foreign),
-        "damaged": leyline.encode(envelope)[:-1] + b"\x00",
+        "damaged": leyline.encode(envelope)[:-1] + b"\xff",
         "empty": b"",
     }
     client = redis.Redis.from_url(oona_url)

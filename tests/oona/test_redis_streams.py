@@ -36,7 +36,8 @@ def test_least_rights_are_enough(tmp_path: Path, oona_url: str) -> None:
     """A user who may only append to esper:* streams can publish, even without INFO."""
     client = redis.Redis.from_url(oona_url)
     client.execute_command(
-        *"ACL SETUSER oona on >pw resetchannels ~esper:* -@all +xadd +xlen +ping".split()
+        *("ACL", "SETUSER", "oona", "on", ">pw", "resetchannels"),
+        *("~esper:*", "-@all", "+xadd", "+xlen", "+ping"),
     )
     with oona.Bus.open(tmp_path, "run", oona_url.replace("://", "://oona:pw@")) as bus:
         assert bus.offer(leyline.StepMetrics(step=1, loss=0.5))

@@ -14,41 +14,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyline import RunError, RunLockedError
+from tolaria.files import FileOps
 from tolaria.run import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 21, 14, 30, 5, tzinfo=UTC)
 HOLDER = """
-import sys, os, time
-from datetime import UTC, datetime
+import os, sys
 from pathlib import Path
 from tolaria.run import RunDirectory
 run = RunDirectory.open(Path(sys.argv[1]))
 worker = os.fork() if sys.argv[2] == "fork" else None
-if worker == 0:
-    sys.stdin.read()
-    os._exit(0)
-print("held", worker, flush=True)
+if worker is None or worker == 0:
+    print("held", os.getpid(), flush=True)
 sys.stdin.read()
 """
 RACER = """
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from leyline import RunError, RunLockedError
+from leyline import RunLockedError
 from tolaria.run import RunDirectory
 print("ready", flush=True)
 for line in sys.stdin:
     try:
-        run = RunDirectory.open(Path(line.strip()))
+        with RunDirectory.open(Path(line.strip())):
+            print("won", flush=True)
+            sys.stdin.readline()
     except RunLockedError:
         print("lost", flush=True)
-    else:
-        print("won", flush=True)
-    sys.stdin.readline()
-    if "run" in dir():
-        run.close()
-        del run
+        sys.stdin.readline()
     print("done", flush=True)
 """
 
@@ -183,6 +177,19 @@ def test_a_run_killed_while_it_was_made_can_be_made_again(tmp_path):
     (tmp_path / "a" / ".run.json.tmp").write_text("{")
     with RunDirectory.create(tmp_path / "a", now=NOW) as run:
         assert run.run_id == "a"
+
+
+def test_the_second_of_two_creators_is_refused(tmp_path):
+    """One that comes to the lock after another has made the run, and ended, does not take it."""
+
+    class Late(FileOps):
+        def lock(self, path):
+            RunDirectory.create(path.parent, now=NOW).close()
+            return super().lock(path)
+
+    with pytest.raises(RunError, match="already holds a run"):
+        RunDirectory.create(tmp_path / "a", now=NOW, ops=Late())
+    RunDirectory.open(tmp_path / "a").close()  # the refused one has let go
 
 
 @given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1))

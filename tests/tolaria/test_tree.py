@@ -115,6 +115,11 @@ def test_every_tree_comes_back_exactly(tree):
     assert same(round_trip(tree), tree)
 
 
+def test_integers_have_no_limit():
+    """An integer of 6,000 digits, which Python refuses to read as decimal, comes back."""
+    assert round_trip([-(10**6000), 2**53, -(2**53) + 1]) == [-(10**6000), 2**53, -(2**53) + 1]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_type_of_tensor_comes_back(dtype):
     """Full, 0-dim, empty and strided tensors of each type come back bit for bit."""
@@ -127,6 +132,8 @@ def test_every_type_of_tensor_comes_back(dtype):
 def test_views_of_complex_numbers_come_back_as_their_values():
     """Conjugate and negated views, which are lazy, are stored as what they show."""
     z = torch.tensor([1 + 2j, 3 - 4j])
+    (stored,) = pack(z.conj())[1].values()
+    assert not stored.is_conj()
     assert torch.equal(round_trip(z.conj()), torch.tensor([1 - 2j, 3 + 4j]))
     assert torch.equal(round_trip(z.conj().imag), torch.tensor([-2.0, 4.0]))
 
@@ -151,12 +158,16 @@ def test_tied_tensors_stay_tied():
     assert set(tensors) == {"a.weight", "a.bias", "b.bias"}
     back = unpack(skeleton, tensors)
     assert back["a.weight"] is back["b.weight"]
+    image = torch.randn(1, 2, 3, 4).to(memory_format=torch.channels_last)
+    first, second = round_trip([image, image])
+    assert first is second
 
 
 def test_parts_of_one_memory_are_not_confused():
     """Views that begin at one address but differ in type, shape or stride are kept apart."""
     arena = torch.arange(12, dtype=torch.int32)
-    tree = [arena, arena[:6], arena.view(3, 4), arena.view(3, 4).t(), arena.view(torch.float32)]
+    square = arena[:9].view(3, 3)
+    tree = [arena, arena[:6], square, square.t(), square[1:], arena.view(torch.float32)]
     assert same(round_trip(tree), tree)
 
 

@@ -156,6 +156,27 @@ def test_lives_are_inferred_from_packets_alone() -> None:
     assert touched(packets) == touched(whole)
 
 
+def test_a_lost_end_does_not_join_two_blueprints() -> None:
+    """Where the reports of a cancelled trial and of the next germination are lost, packets tell."""
+    known = [
+        event
+        for event in RUN
+        if not isinstance(event, leyline.SeedReport)
+        or (event.epoch == 3 and event.now in (Stage.GERMINATED, Stage.TRAINING))
+    ]
+    whole = view_of(RUN)
+    for place in {life.seed for life in whole.seeds}:
+        lives = [life.blueprint for life in whole.seeds if life.seed == place]
+        seen = [life.blueprint for life in view_of(known).seeds if life.seed == place]
+        assert seen == [blueprint for blueprint, _ in groupby(lives)]
+
+
+def test_parameters_are_the_newest_known() -> None:
+    """A packet is filled before its boundary's graft: read late, it does not undo the count."""
+    at_18 = [event for event in RUN if getattr(event, "epoch", 99) == 18]
+    assert view_of(at_18).parameters == view_of(at_18[::-1]).parameters == 32_130
+
+
 def test_events_delivered_twice_count_once() -> None:
     """An at-least-once reader that repeats every event changes nothing."""
     doubled = [event for event in RUN for _ in range(2)]

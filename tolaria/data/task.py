@@ -40,9 +40,9 @@ class Recipe:
 
 RECIPES = MappingProxyType(
     {
-        "digits": Recipe(lambda _: splits.digits(), hosts.digits_host, 30, 32, 1e-2),
+        "digits": Recipe(lambda _: splits.digits(), hosts.digits_host, 30, 32, 3e-3),
         "mnist1d": Recipe(lambda _: splits.mnist1d(), hosts.mnist1d_host, 30, 64, 1e-2),
-        "fashion": Recipe(splits.fashion, hosts.fashion_host, 10, 128, 1e-2),
+        "fashion": Recipe(splits.fashion, hosts.fashion_host, 10, 128, 3e-3),
     }
 )
 

@@ -75,7 +75,7 @@ th { text-align: left; color: var(--muted); font-weight: 600; font-size: 13px; }
 th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: break-word; }
 table.narrow { width: auto; }
-td.name { max-width: 220px; }
+td.name { overflow-wrap: anywhere; min-width: 120px; }
 .num { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 tr.hold td { color: var(--muted); }
 tr.chosen td { font-weight: 650; }

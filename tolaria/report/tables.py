@@ -24,6 +24,8 @@ from tolaria.report.timeline import shown
 from tolaria.view import RunView
 
 _INTERVAL_WIDTH: Final = 150
+_CLASSES: Final = {"#": "num", "~": "name"}
+"""What a heading's first character says of its column: numbers, or names that may be long."""
 
 
 def seeds_table(view: RunView) -> str:
@@ -40,7 +42,7 @@ def seeds_table(view: RunView) -> str:
         ]
         for life in shown(view.seeds)
     ]
-    heads = ("seed", "blueprint", "#parameters", "#trial gain", "#counterfactual", "now", "cause")
+    heads = ("~seed", "~blueprint", "#parameters", "#trial gain", "#counterfactual", "now", "cause")
     return _table(heads, rows) if rows else ""
 
 
@@ -67,7 +69,7 @@ def faults_table(view: RunView) -> str:
     ]
     if not rows:
         return '<p class="none">None.</p>'
-    return _table(("#epoch", "#step", "where", "what", "action"), rows)
+    return _table(("#epoch", "#step", "~where", "what", "action"), rows)
 
 
 def latency_table(view: RunView) -> str:
@@ -113,7 +115,7 @@ def _scores_table(scores: Sequence[Score]) -> str:
     known = [end for end in ends if math.isfinite(end)]
     x = svg.Scale(min(known), max(known), 4, _INTERVAL_WIDTH - 4)
     ranked = sorted(scores, key=lambda score: (math.isnan(score.gain), -score.gain))
-    heads = ("", "site", "blueprint", "#parameters", "#gain", "#needed", "", "#steps")
+    heads = ("", "~site", "~blueprint", "#parameters", "#gain", "#needed", "", "#steps")
     rows = "".join(_score_row(heads, score, x) for score in ranked)
     note = '<p class="note">Bars: gain with two standard errors; red: what was needed.</p>'
     return f'<div class="scroll"><table>{_head(heads)}{rows}</table></div>{note}'
@@ -156,21 +158,19 @@ def _measured(gain: Gain) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], css: str = "wide") -> str:
-    """A table of cells that are markup already; a heading that starts with # is of numbers."""
+    """A table of cells that are markup already; see _CLASSES for its headings."""
     body = "".join(f"<tr>{_cells(heads, row)}</tr>" for row in rows)
     return f'<div class="scroll"><table class="{css}">{_head(heads)}{body}</table></div>'
 
 
 def _head(heads: Sequence[str]) -> str:
-    cells = "".join(
-        f'<th class="num">{head[1:]}</th>' if head.startswith("#") else f"<th>{head}</th>"
-        for head in heads
-    )
-    return f"<tr>{cells}</tr>"
+    return f"<tr>{''.join(_cell('th', head, head.lstrip('#~')) for head in heads)}</tr>"
 
 
 def _cells(heads: Sequence[str], cells: Sequence[str]) -> str:
-    return "".join(
-        f'<td class="num">{cell}</td>' if head.startswith("#") else f"<td>{cell}</td>"
-        for head, cell in zip(heads, cells, strict=True)
-    )
+    return "".join(_cell("td", head, cell) for head, cell in zip(heads, cells, strict=True))
+
+
+def _cell(tag: str, head: str, content: str) -> str:
+    css = _CLASSES.get(head[:1])
+    return f'<{tag} class="{css}">{content}</{tag}>' if css else f"<{tag}>{content}</{tag}>"

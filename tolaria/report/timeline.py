@@ -9,9 +9,11 @@ from leyline import Stage
 from tolaria.lives import SeedLife
 from tolaria.phrases import counted, stage_word
 from tolaria.report import svg
-from tolaria.report.charts import RIGHT, WIDTH, epoch_axis
+from tolaria.report.charts import WIDTH, epoch_axis
 
-_LEFT: Final = 190
+_LEFT: Final = 236
+_RIGHT: Final = 124
+"""Margin for the name of what ended a life at the last epoch."""
 _STRIP_HEIGHT: Final = 18
 _ALPHA_HEIGHT: Final = 24
 _ROW_HEIGHT: Final = 66
@@ -26,7 +28,7 @@ def timeline(lives: Sequence[SeedLife], last_epoch: int) -> str:
     """One row per life: its name, its strip of stages and its alpha."""
     if not lives:
         return '<p class="none">No seed has touched the network.</p>'
-    x = svg.Scale(0, max(last_epoch, 1), _LEFT, WIDTH - RIGHT)
+    x = svg.Scale(0, max(last_epoch, 1), _LEFT, WIDTH - _RIGHT)
     bottom = _TOP + len(lives) * _ROW_HEIGHT
     parts = [
         svg.line(x(tick), _TOP, x(tick), bottom, "grid")
