@@ -2,6 +2,7 @@
 
 from kasmina.batches import BatchBuffer as BatchBuffer
 from kasmina.batches import is_finite as is_finite
+from kasmina.batches import tensors_in as tensors_in
 from kasmina.blueprints import register as register
 from kasmina.executor import Executor as Executor
 from kasmina.executor import LiveSeed as LiveSeed

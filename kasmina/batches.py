@@ -24,9 +24,13 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
 
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor of a nested batch, in order."""
-    found: list[Tensor] = []
-    map_tensors(found.append, value)
-    return found
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    return []
 
 
 def keep(batch: Any) -> Any:

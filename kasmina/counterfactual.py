@@ -39,9 +39,9 @@ def counterfactual_gains(
 
 
 def _losses_without(shadow: Shadow, seed: Any, held_out: Sequence[Any]) -> Tensor:
-    seed.active = False
+    was_active, seed.active = seed.active, False
     try:
         with isolated_rng(0):
             return shadow.held_out_losses(held_out)
     finally:
-        seed.active = True
+        seed.active = was_active

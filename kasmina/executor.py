@@ -27,9 +27,12 @@ from leyline import (
     EsperError,
     Evidence,
     Germinate,
+    LifecycleError,
     SeedReport,
     SiteError,
     Stage,
+    refusal,
+    validate,
 )
 
 
@@ -69,11 +72,15 @@ class Executor:
         return sum(p.numel() for _, _, seed in attached for p in seed.parameters())
 
     def live_seeds(self) -> dict[str, LiveSeed]:
-        """Every seed in the live model, by name, in order of the model's submodules."""
+        """Every seed of this run in the live model, by name, in order of the model's submodules.
+
+        Seeds that the model brought along from an earlier run are part of its host.
+        """
         live = {}
         for name, (site, _, seed) in attached_seeds(self._model).items():
-            trainable = LIFECYCLE[self.table.stage(name)].trains_in_host
-            live[name] = LiveSeed(site, tuple(seed.parameters()), trainable)
+            if name in self.table:
+                trainable = LIFECYCLE[self.table.stage(name)].trains_in_host
+                live[name] = LiveSeed(site, tuple(seed.parameters()), trainable)
         return live
 
     def take_moments(self, seed: str) -> Sequence[Mapping[str, Any]]:
@@ -104,10 +111,17 @@ class Executor:
             raise SiteError(f"there is no seed {command.seed!r}; nothing was changed")
         if isinstance(command, Cull):
             return self.withdraw(command.seed, epoch, command.cause, command.embargo_epochs)
-        return self._advance(command.seed, Stage(command.to), epoch, command.cause)
+        return self._advance_as_asked(command, epoch)
 
     def _germinate(self, command: Germinate, epoch: int) -> SeedReport:
         size = self.grounds.size(command.site, command.blueprint)
+        site, _, number = command.seed.rpartition("/")
+        left_over = command.seed not in self.table and command.seed in attached_seeds(self._model)
+        if site != command.site or not number.isdecimal() or left_over:
+            raise SiteError(
+                f"seed {command.seed!r} cannot be planted at {command.site!r}; name it "
+                f"{command.site + '/'!r} and a number that no seed of an earlier run has"
+            )
         if command.seed not in self.table:
             self.table.add(command.seed, self.grounds.site_index(command.site))
         was = self.table.stage(command.seed)
@@ -127,12 +141,33 @@ class Executor:
         self._birth_epoch[command.seed] = epoch
         return self._report(command.seed, was, epoch, command.cause)
 
+    def _advance_as_asked(self, command: Advance, epoch: int) -> SeedReport:
+        """Advance, where the number may be any and the stage may have a way of its own."""
+        if command.to in (Stage.CULLED, Stage.ROLLED_BACK):
+            return self._withdraw_to(Stage(command.to), command.seed, epoch, command.cause, 0)
+        if command.to == Stage.GERMINATED or command.to not in set(Stage):
+            was = self.table.stage(command.seed)
+            raise LifecycleError(
+                command.seed,
+                was.name,
+                f"stage {command.to}",
+                tuple(stage.name for stage in LIFECYCLE[was].leaves_to),
+                "there is no such stage, or it takes a germinate command",
+            )
+        return self._advance(command.seed, Stage(command.to), epoch, command.cause)
+
     def _advance(self, seed: str, to: Stage, epoch: int, cause: str) -> SeedReport:
-        was = self.table.stage(seed)
-        self.table.advance(seed, to, self._evidence(seed))
+        was, evidence = self.table.stage(seed), self._evidence(seed)
         if to is Stage.GRAFTING:
+            # A site that refuses must leave the row as it was.
+            validate(seed, was, to, evidence)
             self._graft(seed)
-        elif LIFECYCLE[to].in_forward:
+        self.table.advance(seed, to, evidence)
+        if to is not Stage.GRAFTING:
+            self._ramps.pop(seed, None)
+        if to is Stage.CANCELLED:
+            self._forget(seed)
+        elif to is not Stage.GRAFTING and LIFECYCLE[to].in_forward:
             module = attached_seeds(self._model)[seed][2]
             module.requires_grad_(LIFECYCLE[to].trains_in_host)
             for parameter in module.parameters():
@@ -144,16 +179,19 @@ class Executor:
         site, blueprint = self._where(seed)
         trial = self.nursery.trial(seed)
         if trial is not None and trial.fault is None:
-            module, self._moments[seed] = trial.module, trial.moments()
+            module, moments = trial.module, trial.moments()
         else:
             module = self.nursery.build(seed, site, blueprint, self._birth_epoch[seed])
+            moments = []
         module.blend(0.0)
         module.requires_grad_(True)
         for parameter in module.parameters():
             parameter.grad = None
+        attach_seed(site.name, self._model.get_submodule(site.name), module)
         self.table.put(seed, alpha=0.0)
         self._ramps[seed] = LinearGrafting(self.ramp_steps)
-        attach_seed(site.name, self._model.get_submodule(site.name), module)
+        if moments:
+            self._moments[seed] = moments
 
     def withdraw(self, seed: str, epoch: int, cause: str, embargo_epochs: int) -> SeedReport:
         """Take a seed out at once, by the way that its stage allows: culled or rolled back."""
@@ -170,16 +208,20 @@ class Executor:
         """Take out every live seed whose module has faulted."""
         held = attached_seeds(self._model)
         faults = {name: seed.fault for name, (_, _, seed) in held.items() if seed.fault}
-        return [
-            self.withdraw(name, epoch, f"blueprint fault: {fault}", embargo_epochs)
-            for name, fault in faults.items()
-            if LIFECYCLE[self.table.stage(name)].leaves_to
-        ]
+        reports = []
+        for name, fault in faults.items():
+            if name in self.table and LIFECYCLE[self.table.stage(name)].leaves_to:
+                # A cull may wait for a measurement that the fault prevents; a rollback never does.
+                culled = refusal(self.table.stage(name), Stage.CULLED, self._evidence(name)) is None
+                to = Stage.CULLED if culled else Stage.ROLLED_BACK
+                cause = f"blueprint fault: {fault}"
+                reports.append(self._withdraw_to(to, name, epoch, cause, embargo_epochs))
+        return reports
 
     def drop_orphans(self) -> None:
         """Take out seeds whose row says that they are not in the model."""
         for name, (_, module, seed) in attached_seeds(self._model).items():
-            if name not in self.table or not LIFECYCLE[self.table.stage(name)].in_forward:
+            if name in self.table and not LIFECYCLE[self.table.stage(name)].in_forward:
                 detach_seed(module, seed)
 
     def _withdraw_to(
@@ -312,7 +354,7 @@ class Executor:
 
     def _evidence(self, seed: str, *, blueprint_proven: bool | None = None) -> Evidence:
         gain = self.table.get(seed, "counterfactual_gain")
-        measured = self.table.get(seed, "trial_steps") > 0
+        measured = not math.isnan(self.table.get(seed, "trial_gain"))
         return Evidence(
             epochs_in_stage=self.table.get(seed, "epochs_in_stage"),
             blueprint_proven=blueprint_proven,

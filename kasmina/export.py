@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import itertools
 import operator
 from typing import Any
 
@@ -16,9 +18,11 @@ from leyline import ExportError
 def export(model: nn.Module) -> nn.Module:
     """Copy a grown model into plain torch modules.
 
-    Each module with seeds becomes a torch.fx.GraphModule that calls the host's own module and
-    adds what the seeds add, with alpha baked in; seeds at alpha 0 are left out. Everything else is
-    the user's own module, so names below a grown site gain the prefix `host.`.
+    Each module with seeds keeps its class, its names and its attributes, so code that looks into
+    it goes on working. Its forward becomes a torch.fx.GraphModule, its child `grown_0`, that runs
+    the class's own forward and adds what the seeds add, with alpha baked in; seeds at alpha 0 are
+    left out. A Sequential must not gain a member, so its last one is wrapped instead, and only
+    there do names change: they gain the prefix `host.`.
 
     Args:
         model: a grown (or ungrown) module; it is not changed.
@@ -27,35 +31,62 @@ def export(model: nn.Module) -> nn.Module:
         A module with the same outputs, bit for bit on the CPU in float32, and the same mode.
 
     Raises:
-        ExportError: a grown module's forward takes *args or **kwargs.
+        ExportError: a grown module's forward takes *args or **kwargs, or it is a Sequential with a
+            forward of its own.
         TrialError: the model cannot be copied.
     """
     plain = copy_module(model)
     sites = {site: module for site, module, _ in attached_seeds(plain).values()}
     # Innermost first: an outer grown block then already holds its plain inner ones.
     for site, module in sorted(sites.items(), key=lambda item: -item[0].count(".")):
-        replacement = _plain(site, module)
-        if not site:
-            return replacement
-        parent, _, name = site.rpartition(".")
-        plain.get_submodule(parent)._modules[name] = replacement
+        seeds = [seed for _, held, seed in attached_seeds(module).values() if held is module]
+        for seed in seeds:
+            detach_seed(module, seed)
+        active = [seed for seed in seeds if seed.active]
+        if active:
+            _make_plain(site, module, active)
     return plain
 
 
-def _plain(site: str, module: nn.Module) -> fx.GraphModule:
-    seeds = [seed for _, held, seed in attached_seeds(module).values() if held is module]
-    for seed in seeds:
-        detach_seed(module, seed)
+def _make_plain(site: str, module: nn.Module, seeds: list[GraftedSeed]) -> None:
+    if not isinstance(module, nn.Sequential):
+        grown = _graph_module(site, module, _own_forward(module), seeds)
+        number = next(n for n in itertools.count() if not hasattr(module, f"grown_{n}"))
+        module.add_module(f"grown_{number}", grown)
+        module.__dict__["forward"] = grown
+    elif type(module).forward is nn.Sequential.forward:
+        name, last = list(module._modules.items())[-1]
+        assert last is not None
+        module._modules[name] = _graph_module(site, last, last, seeds)
+    else:
+        raise ExportError(
+            f"site {site!r}: {type(module).__name__} is a Sequential with a forward of its own, "
+            "which plain modules cannot extend; export to .safetensors instead"
+        )
+
+
+def _own_forward(module: nn.Module) -> nn.Module:
+    """A module without names of its own that runs the forward of another one's class."""
+    own = nn.Identity()
+    own.training = module.training
+    own.__dict__["forward"] = functools.partial(type(module).forward, module)
+    return own
+
+
+def _graph_module(
+    site: str, module: nn.Module, host: nn.Module, seeds: list[GraftedSeed]
+) -> fx.GraphModule:
     graph = fx.Graph()
     arguments, keywords = _placeholders(site, module, graph)
     output = graph.call_module("host", arguments, keywords)
-    root: dict[str, Any] = {"host": module}
-    for number, seed in enumerate(s for s in seeds if s.active):
+    root: dict[str, Any] = {"host": host}
+    for number, seed in enumerate(seeds):
         root[f"seed_{number}"] = seed.body
         output = _add(graph, output, f"seed_{number}", seed)
     graph.output(output)
-    replacement = fx.GraphModule(root, graph, class_name=type(module).__name__)
-    return replacement.train(module.training)
+    grown = fx.GraphModule(root, graph, class_name=type(module).__name__)
+    grown.training = module.training
+    return grown
 
 
 def _add(graph: fx.Graph, host: fx.Node, target: str, seed: GraftedSeed) -> fx.Node:
@@ -71,7 +102,9 @@ def _placeholders(
 ) -> tuple[tuple[fx.Node, ...], dict[str, Any]]:
     arguments: list[fx.Node] = []
     keywords: dict[str, Any] = {}
-    for parameter in inspect.signature(module.forward).parameters.values():
+    # A module grown above has a module for its forward, whose own forward tells the names.
+    forward = getattr(module.forward, "forward", module.forward)
+    for parameter in inspect.signature(forward).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ExportError(
                 f"site {site!r}: {type(module).__name__}.forward takes *{parameter.name}, which "

@@ -36,6 +36,8 @@ def fault_of(body: nn.Module, host: Tensor) -> Tensor | str:
         Its output if that has the host's shape and device and a floating dtype, else the fault in
         words. Finiteness is not looked at here: that would be a device synchronisation per call.
     """
+    if host.is_nested:
+        return "the host's output is a nested tensor, which has no one shape to extend"
     try:
         grown = body(host)
     except Exception as error:
@@ -50,12 +52,14 @@ def fault_of(body: nn.Module, host: Tensor) -> Tensor | str:
 
 
 def proof_fault(body: nn.Module, host: Tensor) -> str | None:
-    """Prove that a blueprint fits before it goes anywhere: shape, dtype, device, finiteness.
+    """Prove that a blueprint fits before it goes anywhere: trainable, shape, dtype, finiteness.
 
     Args:
         body: the freshly built module, on the site's device.
         host: a stand-in for the site's output, of its real shape and dtype.
     """
+    if not any(parameter.requires_grad for parameter in body.parameters()):
+        return "it has no parameter that can be trained"
     before = host.clone()
     with torch.no_grad():
         grown = fault_of(body, host)

@@ -10,7 +10,7 @@ from typing import Any
 from kasmina.batches import pieces
 from kasmina.flops import count_flops
 from kasmina.rng import isolated_rng
-from kasmina.shadow import Shadow
+from kasmina.shadow import HELD_OUT_RNG_SEED, Shadow
 from kasmina.trial import Trial
 
 HELD_OUT_PIECES = 32
@@ -54,7 +54,7 @@ def run_race(
     Raises:
         Exception: whatever the task's own loss raises on the bare shadow: no trial is possible.
     """
-    with isolated_rng(0):
+    with isolated_rng(HELD_OUT_RNG_SEED):
         before = shadow.held_out_losses(held_out)
         flops_of_a_pass = count_flops(lambda: shadow.held_out_losses(held_out))
     num_passes = 2

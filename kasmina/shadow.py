@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from kasmina.slot import GraftedSeed, attach_seed, detach_seed
 from kasmina.task import Task
+
+HELD_OUT_RNG_SEED: Final = 0
+"""Stream of every held-out pass: a loss that draws numbers draws the same with and without."""
 
 
 class Shadow:

@@ -63,10 +63,11 @@ class Survey:
 
 @dataclass
 class _Seen:
-    """Calls of one module in each mode, and its last output in train mode."""
+    """Calls of one module in each mode, its last output in train mode, any nested one."""
 
     calls: list[int] = field(default_factory=lambda: [0, 0, 0])
     output: Any = None
+    nested: bool = False
 
 
 def _is_candidate(name: str, module: nn.Module) -> bool:
@@ -88,6 +89,7 @@ def _observed(modules: dict[str, nn.Module], seen: dict[str, _Seen], mode: int) 
         def forward(*args: Any, **kwargs: Any) -> Any:
             output = original(*args, **kwargs)
             record.calls[mode] += 1
+            record.nested |= isinstance(output, Tensor) and output.is_nested
             if mode == 0:
                 record.output = output
             return output
@@ -176,6 +178,8 @@ def _reason_against(seen: _Seen) -> str | None:
             f"it is called {train} times in training, {eval_grad} in eval and {eval_no_grad} in "
             "eval without gradients: a seed would be bypassed"
         )
+    if seen.nested:
+        return "it returns a nested tensor, which has no one shape to extend"
     if not isinstance(seen.output, Tensor):
         return f"it returns a {type(seen.output).__name__}, not one tensor"
     if not seen.output.is_floating_point() or seen.output.ndim < 2:

@@ -97,10 +97,10 @@ class Slot(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Take over which seeds were active and trainable; the modules themselves are there."""
         for described in json.loads(bytes(state.tolist())):
-            seed = self._modules[described["key"]]
-            assert isinstance(seed, GraftedSeed)
-            seed.active = described["active"]
-            seed.requires_grad_(described["trainable"])
+            seed = self._modules.get(described["key"])
+            if isinstance(seed, GraftedSeed):  # else load_state_dict itself reports its keys
+                seed.active = described["active"] and seed.fault is None
+                seed.requires_grad_(described["trainable"])
 
 
 def _rebuild(host_class: type[nn.Module]) -> nn.Module:
@@ -127,7 +127,7 @@ class _Grown:
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Self:
         # nn.Module reaches children through children(), which hides the slot.
         self._esper_host_class._apply(self, fn, *args, **kwargs)
-        self._modules[SLOT]._apply(fn)
+        self._modules[SLOT]._apply(fn, *args, **kwargs)
         return self
 
     def train(self, mode: bool = True) -> Self:
@@ -152,7 +152,10 @@ class _GrownSequential(_Grown):
         return iter(self._members().values())
 
     def __getitem__(self, index: slice | int) -> nn.Module:
-        return nn.Sequential(self._members())[index]
+        # The host's own indexing, on a twin without the slot: a slice has the host's class.
+        bare = self._esper_host_class.__new__(self._esper_host_class)
+        bare.__dict__.update(self.__dict__, _modules=self._members())
+        return cast(nn.Module, bare[index])
 
 
 @cache
@@ -195,11 +198,23 @@ def attach_seed(site: str, module: nn.Module, seed: GraftedSeed) -> None:
     if reason is not None:
         raise SiteError(f"site {site!r} cannot carry a seed: {reason}; choose another site")
     slot = slot_of(module)
+    key = seed.seed.rsplit("/", 1)[-1]
+    if not key or "." in key or (slot is not None and hasattr(slot, key)):
+        raise SiteError(
+            f"site {site!r} cannot carry seed {seed.seed!r}: {key!r} is taken there or no key of "
+            "a state dict; name seeds <site>/<number>"
+        )
     if slot is None:
         slot = Slot().train(module.training)
+        try:
+            module.__class__ = grown_class(cast(Hashable, type(module)))
+        except TypeError as error:
+            raise SiteError(
+                f"site {site!r} cannot carry a seed: its class {type(module).__name__} cannot be "
+                f"extended ({error}); choose another site"
+            ) from error
         module.add_module(SLOT, slot)
-        module.__class__ = grown_class(cast(Hashable, type(module)))
-    slot.add_module(seed.seed.rsplit("/", 1)[-1], seed.train(module.training))
+    slot.add_module(key, seed.train(module.training))
 
 
 def detach_seed(module: nn.Module, seed: GraftedSeed) -> None:

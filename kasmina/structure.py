@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from kasmina.blueprints import catalogue
 from kasmina.lightning_file import read_state_dict
 from kasmina.shape import SiteShape
-from kasmina.slot import SLOT, GraftedSeed, attach_seed, attached_seeds, detach_seed
-from leyline import CheckpointError, SiteError
+from kasmina.slot import SLOT, GraftedSeed, attach_seed, attached_seeds, detach_seed, refusal
+from leyline import BlueprintError, CheckpointError, SiteError
 
 _DESCRIPTION: Final = f"{SLOT}._extra_state"
 MODEL_FILE: Final = "model.safetensors"
@@ -40,9 +40,14 @@ def described_seeds(state_dict: Mapping[str, Any]) -> dict[tuple[str, str], dict
         if name == _DESCRIPTION or name.endswith("." + _DESCRIPTION):
             site = name.removesuffix(_DESCRIPTION).removesuffix(".")
             try:
-                described = json.loads(bytes(value.tolist()))
-                found.update({(site, str(seed["key"])): seed for seed in described})
-            except (ValueError, TypeError, KeyError) as error:
+                for seed in json.loads(bytes(value.tolist())):
+                    shape = SiteShape(seed["shape"], int(seed["channel_axis"]))
+                    found[site, str(seed["key"])] = {
+                        "seed": str(seed["seed"]),
+                        "blueprint": str(seed["blueprint"]),
+                        "shape": shape,
+                    }
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise CheckpointError(
                     f"the description of the seeds at {site!r} is damaged: {error}"
                 ) from error
@@ -50,41 +55,56 @@ def described_seeds(state_dict: Mapping[str, Any]) -> dict[tuple[str, str], dict
 
 
 def match_structure(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
-    """Give a model exactly the seeds that a state dict describes; fitting ones stay in place.
+    """Give a model exactly the seeds that a state dict describes, in that order.
+
+    Those that fit already stay in place.
 
     Raises:
         SiteError, BlueprintError, CheckpointError: a site, a blueprint or the description itself
-            is not to be had.
+            is not to be had; nothing was changed.
     """
     wanted = described_seeds(state_dict)
     held = {
         (site, seed.seed.rsplit("/", 1)[-1]): (module, seed)
         for site, module, seed in attached_seeds(model).values()
     }
-    for key, (module, seed) in held.items():
-        if key not in wanted or wanted[key]["blueprint"] != seed.blueprint:
-            detach_seed(module, seed)
-    for key, described in wanted.items():
-        if key in held and held[key][1].blueprint == described["blueprint"]:
-            continue
-        site = key[0]
-        try:
-            module = model.get_submodule(site)
-        except AttributeError:
-            raise SiteError(
-                f"the state has a seed at {site!r}, which {type(model).__name__} does not have; "
-                "load it into the host that it was grown on"
-            ) from None
-        shape = SiteShape(described["shape"], int(described["channel_axis"]))
-        body = catalogue[described["blueprint"]].build(shape, rng_seed=0)
-        seed = GraftedSeed(
-            body, seed=described["seed"], blueprint=described["blueprint"], shape=shape
-        )
-        like = next(module.parameters(), next(model.parameters(), None))
-        if like is not None:
-            seed.to(device=like.device)
-            seed.body.to(dtype=like.dtype)
-        attach_seed(site, module, seed)
+    fitting = {
+        key: seed
+        for key, (_, seed) in held.items()
+        if key in wanted and wanted[key]["blueprint"] == seed.blueprint
+    }
+    seeds = {
+        key: fitting.get(key) or _built(model, key[0], described)
+        for key, described in wanted.items()
+    }
+    if list(held) == list(fitting) == list(wanted):
+        return
+    for module, seed in held.values():
+        detach_seed(module, seed)
+    # Anew in the order described: the output of one seed at a site is the input of the next.
+    for (site, _), seed in seeds.items():
+        attach_seed(site, model.get_submodule(site), seed)
+
+
+def _built(model: nn.Module, site: str, described: Mapping[str, Any]) -> GraftedSeed:
+    """A seed as described, where and like what the module at its site is."""
+    try:
+        module = model.get_submodule(site)
+    except AttributeError:
+        raise SiteError(
+            f"the state has a seed at {site!r}, which {type(model).__name__} does not have; "
+            "load it into the host that it was grown on"
+        ) from None
+    reason = refusal(module)
+    if reason is not None:
+        raise SiteError(f"the state has a seed at {site!r}, which cannot carry one: {reason}")
+    body = catalogue[described["blueprint"]].build(described["shape"], rng_seed=0)
+    seed = GraftedSeed(body, **described)
+    like = next(module.parameters(), next(model.parameters(), None))
+    if like is not None:
+        seed.to(device=like.device)
+        seed.body.to(dtype=like.dtype)
+    return seed
 
 
 def grow_on_load(model: nn.Module) -> Any:
@@ -116,10 +136,10 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         CheckpointError: the file is missing, damaged or does not fit the model.
     """
     state_dict = _without_prefix(model, _read(Path(path)))
-    match_structure(model, state_dict)
     try:
+        match_structure(model, state_dict)
         model.load_state_dict(state_dict)
-    except RuntimeError as error:
+    except (SiteError, BlueprintError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit {type(model).__name__}: {error}") from error
     return model
 

@@ -10,9 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from kasmina.batches import tensors_in
 from leyline import TrialError
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
+"""`loss_fn(model, batch)`: the 0-dim loss of the model on one batch, with its graph."""
 
 
 class Task(Protocol):
@@ -26,6 +28,13 @@ class Task(Protocol):
 
         Raises:
             TrialError: the task has no loss that can be computed on a copy.
+        """
+
+    def dry_run(self, model: nn.Module, batch: Any) -> None:
+        """Call a copy once as training does; it may be one whose loss cannot be had.
+
+        Raises:
+            TrialError: the copy cannot be called so.
         """
 
     def context(self) -> AbstractContextManager[Any]:
@@ -49,16 +58,20 @@ class FunctionTask:
             raise TrialError("no trial: no loss_fn was given; pass loss_fn=(model, batch) -> loss")
         return self._loss_fn(model, batch)
 
+    def dry_run(self, model: nn.Module, batch: Any) -> None:
+        """The loss, for what it calls."""
+        self.loss(model, batch)
+
     def context(self) -> AbstractContextManager[Any]:
         """No autocast of its own: a loss function sets what it needs."""
         return nullcontext()
 
 
 def copy_module(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """Deep-copy a model, its gradients left out.
+    """Deep-copy a model; parameters come without their gradients, as deepcopy has it.
 
-    Plain tensor attributes that belong to a graph are copied detached: deepcopy refuses them, and
-    a cached activation is no reason to give up trials.
+    Tensors of a graph that an attribute holds, also in a list or a mapping, are copied detached:
+    deepcopy refuses them, and a cached activation is no reason to give up trials.
 
     Args:
         memo: as of copy.deepcopy; objects to replace on the way, by id.
@@ -68,12 +81,9 @@ def copy_module(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Modu
     """
     memo = {} if memo is None else memo
     for module in model.modules():
-        for value in module.__dict__.values():
-            if isinstance(value, Tensor) and value.grad_fn is not None:
-                memo[id(value)] = value.detach().clone()
-    for parameter in model.parameters():
-        if parameter.grad is not None:
-            memo[id(parameter.grad)] = None
+        for tensor in tensors_in(module.__dict__):
+            if tensor.grad_fn is not None:
+                memo[id(tensor)] = tensor.detach().clone()
     try:
         with torch.no_grad():
             return copy.deepcopy(model, memo)

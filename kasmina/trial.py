@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 from kasmina.flops import count_flops
 from kasmina.guard import attempt, describe
 from kasmina.rng import derive_rng_seed, isolated_rng
-from kasmina.shadow import Shadow, paired_gain, train_batch
+from kasmina.shadow import HELD_OUT_RNG_SEED, Shadow, paired_gain, train_batch
 from kasmina.slot import GraftedSeed
 
 
@@ -41,8 +42,8 @@ class Trial:
     optimizer: Optimizer
     rng_seed: int
     steps: int = 0
-    gain: float = float("nan")
-    gain_error: float = float("nan")
+    gain: float = math.nan
+    gain_error: float = math.nan
     fault: str | None = None
     step_flops: int = 0
     """FLOPs of one training step, counted at the first."""
@@ -50,10 +51,18 @@ class Trial:
     def train(self, shadow: Shadow, batches: Sequence[Any], num_steps: int) -> None:
         """Train up to `num_steps` in all, batch after batch in the order they were kept."""
         outcome = attempt(lambda: self._train(shadow, batches, num_steps))
-        if isinstance(outcome, Exception):
-            self.fault = describe(outcome)
-        elif self.module.fault is not None:
-            self.fault = self.module.fault
+        self._look_for_fault(outcome)
+
+    def _look_for_fault(self, outcome: object) -> None:
+        # The module's own fault first: with the seed out, the backward pass fails in its wake.
+        if self.module.fault is not None:
+            self._fail(self.module.fault)
+        elif isinstance(outcome, Exception):
+            self._fail(describe(outcome))
+
+    def _fail(self, fault: str) -> None:
+        """Note a fault; a gain of an earlier rung is worth nothing any more."""
+        self.fault, self.gain, self.gain_error = fault, math.nan, math.nan
 
     def _train(self, shadow: Shadow, batches: Sequence[Any], num_steps: int) -> None:
         shadow.mode(training=True)
@@ -75,18 +84,17 @@ class Trial:
         if self.fault is not None:
             return
         outcome = attempt(lambda: self._measure(shadow, held_out))
-        if isinstance(outcome, Exception):
-            self.fault = describe(outcome)
-        elif self.module.fault is not None:
-            self.fault = self.module.fault
-        elif not bool(torch.isfinite(outcome).all()):
-            self.fault = "its held-out loss is not finite"
+        self._look_for_fault(outcome)
+        if isinstance(outcome, Exception) or self.fault is not None:
+            return
+        if not bool(torch.isfinite(outcome).all()):
+            self._fail("its held-out loss is not finite")
         else:
             self.gain, self.gain_error = paired_gain(before, outcome)
 
     def _measure(self, shadow: Shadow, held_out: Sequence[Any]) -> Tensor:
-        stream = derive_rng_seed(self.rng_seed, "held out")
-        with isolated_rng(stream), shadow.carrying(self.site, self.module):
+        # The stream that the losses without a seed had, so that a random loss is paired too.
+        with isolated_rng(HELD_OUT_RNG_SEED), shadow.carrying(self.site, self.module):
             return shadow.held_out_losses(held_out)
 
     def moments(self) -> list[dict[str, Any]]:

@@ -49,8 +49,6 @@ def encode(message: AnyMessage) -> bytes:
 def encode_into(message: AnyMessage, buffer: bytearray) -> int:
     """Encode one message into a reused buffer, which then holds it and nothing else.
 
-    The buffer grows if needed; its memory is kept when it shrinks.
-
     Returns:
         The size of the message in bytes.
 
@@ -89,8 +87,7 @@ def decode(data: bytes | bytearray | memoryview) -> AnyMessage:
         )
     if len(view) < HEADER_SIZE_BYTES:
         raise ContractError(
-            f"message cut short: {len(view)} bytes, the header alone has "
-            f"{HEADER_SIZE_BYTES}"
+            f"message cut short: {len(view)} bytes, the header alone has {HEADER_SIZE_BYTES}"
         )
     magic, version, reserved, size_bytes, checksum = _HEADER.unpack_from(view)
     body = view[HEADER_SIZE_BYTES:]

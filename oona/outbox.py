@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -28,6 +28,11 @@ class Ledger(msgspec.Struct, frozen=True):
     delivered: int
     queued: int
     dropped_by_type: dict[str, int]
+
+    @property
+    def dropped(self) -> int:
+        """Events that no reader will see, of all types."""
+        return sum(self.dropped_by_type.values())
 
 
 class Outbox:
@@ -57,6 +62,28 @@ class Outbox:
             self.warnings.append(f"events are in memory only and a crash would lose them: {error}")
             self._memory = memoryview(bytearray(outbox_file.file_size_bytes(size_bytes)))
             outbox_file.format_memory(self._memory, size_bytes)
+        self._open_memory()
+
+    @classmethod
+    def of_copy(cls, path: Path) -> Self:
+        """A private copy of the outbox of a run that may be live: to count, not to write.
+
+        Raises:
+            BusError: there is no outbox at `path`, or it is damaged.
+        """
+        outbox = cls.__new__(cls)
+        outbox.lock, outbox.warnings = threading.RLock(), []
+        try:
+            outbox._memory = memoryview(bytearray(path.read_bytes()))
+        except OSError as error:
+            raise leyline.BusError(f"{path} cannot be read: {error.strerror}") from error
+        flaw = outbox_file.find_flaw(outbox._memory)
+        if flaw is not None:
+            raise leyline.BusError(f"{path} cannot be used: {flaw}")
+        outbox._open_memory()
+        return outbox
+
+    def _open_memory(self) -> None:
         self.rings: dict[Priority, Ring] = outbox_file.rings_of(self._memory)
         names = [UNKNOWN, *sorted(kind.__name__ for kind in leyline.PRIORITIES)]
         self._drops = outbox_file.drop_counters(self._memory, names)
@@ -81,7 +108,7 @@ class Outbox:
         return True
 
     def next_sequence(self) -> int:
-        """Use up a sequence: one that a kill or an interrupt keeps from its event is never reused."""
+        """Use up a sequence; one whose event a kill or an interrupt prevents is never reused."""
         self._sequence[0] += 1
         return int(self._sequence[0])
 
@@ -122,3 +149,13 @@ class Outbox:
         if damaged:
             drops[DAMAGED] = damaged
         return Ledger(offered, delivered, queued, drops)
+
+
+def ledger(run_dir: Path | str) -> Ledger:
+    """The ledger of a run directory, whether its run is live or over; zeros if it has no bus.
+
+    Raises:
+        BusError: the outbox is damaged.
+    """
+    path = Path(run_dir) / outbox_file.FILE_NAME
+    return Outbox.of_copy(path).count() if path.exists() else Ledger(0, 0, 0, {})

@@ -1,7 +1,7 @@
 """The outbox's file: its layout, how it is made, recognised and read back by another process.
 
-One page of header (identity, last sequence used, name of the server that holds all that was delivered, state of each
-ring, table of drops by type), then the rings in order of priority, lowest first.
+One page of header (identity, last sequence used, name of the server that holds all that was
+delivered, state of each ring, table of drops by type), then the rings, METRIC first.
 """
 
 from __future__ import annotations

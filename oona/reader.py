@@ -36,7 +36,7 @@ def read(
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     if isinstance(run_or_url, str) and ("://" in run_or_url or run_or_url in bus_url.NAMED):
-        bus_url.check(run_or_url)
+        bus_url.check_url(run_or_url)
         if run_or_url in bus_url.NAMED:
             raise leyline.BusError(
                 f"bus {run_or_url!r} has no address; give its run directory, or the URL in "
@@ -70,7 +70,7 @@ def count_delivered(url: str, run_id: str) -> int:
     Raises:
         BusError: the URL is malformed, or no server answers there.
     """
-    bus_url.check(url)
+    bus_url.check_url(url)
     return sum(1 for _ in Envelopes(_connect(url), run_id=run_id))
 
 
@@ -83,7 +83,7 @@ def _connect(url: str) -> RedisReader:
 
 def _try_to_connect(url: str) -> RedisReader | None:
     try:
-        bus_url.check(url)
+        bus_url.check_url(url)
         return None if url in bus_url.NAMED else _connect(url)
     except leyline.BusError:
         return None

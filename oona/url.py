@@ -15,7 +15,7 @@ _ALLOWED: Final = (
 )
 
 
-def check(url: str) -> None:
+def check_url(url: str) -> None:
     """Refuse a URL that no server can have.
 
     Raises:

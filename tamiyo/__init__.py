@@ -2,9 +2,9 @@
 
 from tamiyo.controller import Controller as Controller
 from tamiyo.heuristic import HeuristicPolicy as HeuristicPolicy
-from tamiyo.heuristic import HeuristicRules as HeuristicRules
 from tamiyo.policy import HoldPolicy as HoldPolicy
 from tamiyo.policy import Policy as Policy
+from tamiyo.rules import HeuristicRules as HeuristicRules
 from tamiyo.schedule import SchedulePolicy as SchedulePolicy
 from tamiyo.settling import SettlingRules as SettlingRules
 from tamiyo.state import SeedRow as SeedRow

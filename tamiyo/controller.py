@@ -55,7 +55,7 @@ class Controller:
     def decide(self, packet: StatePacket, schema: Schema) -> Decision:
         """Ask the policy. A late answer leaves the policy's own state as it was before."""
         if packet.epoch in self._held_epochs:
-            return self._late(packet, "held as before the resume")
+            return self._late(packet, "so it was before the resume")
         before = self._policy.state_dict()
         state = State(packet, schema)
         took_ms = 0.0

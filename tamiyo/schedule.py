@@ -30,11 +30,11 @@ class SchedulePolicy:
         taken: set[str] = set()
         due = [entry for entry in self._schedule if entry[0] == state.packet.epoch]
         for epoch, site, blueprint in due:
-            seed = state.free_places(site, taken)
+            seed = state.free_place(site, taken)
             taken.add(seed)
             cause = f"scheduled for epoch {epoch}"
             commands.append(Germinate(seed=seed, site=site, blueprint=blueprint, cause=cause))
-        cause = f"{len(due)} planted by schedule" if due else "nothing is due"
+        cause = f"{len(due)} planted by schedule" if due else "nothing to plant"
         return Decision(
             epoch=state.packet.epoch, policy=self.name, cause=cause, commands=tuple(commands)
         )
@@ -42,8 +42,8 @@ class SchedulePolicy:
     def _graft(self, state: State) -> list[Command]:
         commands: list[Command] = []
         for row in state.in_stage(Stage.TRAINING):
-            if row.epochs_in_stage < 1:
-                continue
+            if row.epochs_in_stage < 1 or (state.packet.trials_possible and not row.tried):
+                continue  # a trial waits for the next validation pass
             to, cause = Stage.GRAFTING, "scheduled; its trial does not gate"
             if row.error_count:
                 to, cause = Stage.CANCELLED, "its trial failed"

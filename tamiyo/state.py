@@ -29,6 +29,11 @@ class SeedRow:
     counterfactual_gain: float | None
     counterfactual_error: float | None
 
+    @property
+    def tried(self) -> bool:
+        """Whether its trial has come to an end, good or bad."""
+        return self.trial_steps > 0 or self.error_count > 0
+
 
 @dataclass(frozen=True)
 class State:
@@ -58,7 +63,7 @@ class State:
         """Parameters that growth may still add."""
         return self.packet.param_budget - self.packet.grown_parameters
 
-    def free_places(self, site: str, taken: set[str]) -> str:
+    def free_place(self, site: str, taken: set[str]) -> str:
         """The name of the first free place at a site, not among those taken."""
         occupied = {row.seed for row in self.rows} | taken
         number = 0

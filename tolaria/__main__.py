@@ -24,7 +24,9 @@ def main() -> NoReturn:
     except click.Abort:
         sys.exit(_INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context is not None else ""
+        click.echo(f"esper: {error.format_message()}{hint}", err=True)
         sys.exit(_MISTAKE)
     except EsperError as error:
         click.echo(f"esper: {error}", err=True)

@@ -23,6 +23,7 @@ def esper() -> None:
 )
 @click.option("--data-dir", metavar="DIR", help="Where a data set that is not shipped lies.")
 @click.option("--epochs", type=int, metavar="N", help="Epochs to train.")
+@click.option("--threads", type=int, metavar="N", help="Threads for torch (small sets: 1).")
 @click.option("--rng-seed", type=int, metavar="N", help="Seed of every random choice (default 0).")
 @click.option(
     "--run-dir", metavar="DIR", help="Directory of the run (default: a dated one in runs/)."

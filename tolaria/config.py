@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,15 @@ from leyline import ConfigError
 
 ENVIRONMENT_PREFIX: Final = "ESPER_"
 POLICIES: Final = ("heuristic", "schedule", "hold")
+_AT_LEAST_ONE: Final = (
+    "num_epochs",
+    "ramp_epochs",
+    "trial_keep",
+    "max_candidates",
+    "max_kept_batches",
+    "max_kept_size_bytes",
+    "keep_checkpoints",
+)
 
 
 class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,15 +83,16 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             self.schedule,
             "given together with policy='schedule'",
         )
-        for field in ("ramp_epochs", "trial_keep", "max_candidates", "keep_checkpoints"):
-            _require(getattr(self, field) >= 1, field, getattr(self, field), "at least 1")
-        _require(self.embargo_epochs >= 0, "embargo_epochs", self.embargo_epochs, "0 or more")
-        _require(
-            self.param_budget is None or self.param_budget >= 0,
-            "param_budget",
-            self.param_budget,
-            "0 or more, or absent",
-        )
+        for field in _AT_LEAST_ONE:
+            value = getattr(self, field)
+            _require(value is None or value >= 1, field, value, "at least 1")
+        for field in ("embargo_epochs", "param_budget"):
+            value = getattr(self, field)
+            _require(value is None or value >= 0, field, value, "0 or more")
+        for field in ("trial_learning_rate", "seed_learning_rate_factor"):
+            value = getattr(self, field)
+            _require(value is None or 0.0 < value < math.inf, field, value, "above 0 and finite")
+        _require(bool(self.sites), "sites", self.sites, "'auto' or patterns of site names")
         steps = self.trial_steps
         _require(
             bool(steps) and all(s >= 1 for s in steps) and list(steps) == sorted(set(steps)),
@@ -109,7 +121,8 @@ def load_config(
     """Resolve settings: overrides, then ESPER_* variables, then the config, then defaults.
 
     Args:
-        config: a TOML file (its `[esper]` table if it has one), a mapping, or a finished config.
+        config: a TOML file (its `[esper]` table if it has one), a mapping, or a finished config,
+            which the environment does not change any more.
         overrides: single fields; they win.
         environment: where ESPER_<FIELD> is looked up; the process's own if None.
 
@@ -118,23 +131,45 @@ def load_config(
     """
     values: dict[str, Any] = {}
     where = "the config"
+    from_environment: dict[str, Any] = {}
     if isinstance(config, EsperConfig):
         values = msgspec.structs.asdict(config)
-    elif isinstance(config, Mapping):
-        values = dict(config)
-    elif config is not None:
-        where = str(config)
-        content = read_toml(Path(config))
-        values = dict(content.get("esper", content))
+    else:
+        from_environment = _from_environment(environment)
+        if isinstance(config, Mapping):
+            values = dict(config)
+        elif isinstance(config, str | Path):
+            where = str(config)
+            values = _table(read_toml(Path(config)), where)
+        elif config is not None:
+            raise ConfigError(
+                f"config is a {type(config).__name__}; give a TOML file's path, a mapping or an "
+                "EsperConfig"
+            )
     _check_names(values, where)
     _check_names(overrides or {}, "the arguments")
-    settings = {**values, **_from_environment(environment), **dict(overrides or {})}
+    settings = {**values, **from_environment, **dict(overrides or {})}
     try:
-        return msgspec.convert(msgspec.to_builtins(settings), EsperConfig)
+        return msgspec.convert(msgspec.to_builtins(settings, enc_hook=_plain), EsperConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_field_first(str(error))}") from error
+        raise ConfigError(_field_first(str(error), settings)) from error
     except TypeError as error:
         raise ConfigError(f"{where}: {error}; give plain values") from error
+
+
+def _plain(value: Any) -> Any:
+    """What users give where a plain value is meant."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"a {type(value).__name__} is not a setting's value")
+
+
+def _table(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """A file's [esper] table, or all of it where there is none."""
+    table = content.get("esper", content)
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: esper is {table!r}; it must be a table, [esper]")
+    return table
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -159,19 +194,19 @@ def _from_environment(environment: Mapping[str, str] | None) -> dict[str, Any]:
         if text is None:
             continue
         try:
-            found[field.name] = msgspec.convert(_parsed(text), field.type, strict=False)
+            found[field.name] = _converted(text, field.type)
         except msgspec.ValidationError as error:
             name = ENVIRONMENT_PREFIX + field.name.upper()
             raise ConfigError(f"environment variable {name} is {text!r}: {error}") from error
     return found
 
 
-def _parsed(text: str) -> Any:
-    """A variable's value: a TOML value where it reads as one, else the text itself."""
+def _converted(text: str, kind: Any) -> Any:
+    """A variable's value: a TOML value where it reads and fits as one, else the text itself."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+        return msgspec.convert(tomllib.loads(f"value = {text}")["value"], kind, strict=False)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError):
+        return msgspec.convert(text, kind, strict=False)
 
 
 def _check_names(values: Mapping[str, Any], where: str) -> None:
@@ -183,7 +218,10 @@ def _check_names(values: Mapping[str, Any], where: str) -> None:
             raise ConfigError(f"{where}: there is no setting {name!r}; {hint}")
 
 
-def _field_first(message: str) -> str:
+def _field_first(message: str, settings: Mapping[str, Any]) -> str:
     """Turn msgspec's "Expected `int`, got `str` - at `$.rng_seed`" into our word order."""
     text, _, path = message.partition(" - at `$.")
-    return f"setting {path.rstrip('`')!r}: {text}" if path else text
+    if not path:
+        return text
+    field = re.split(r"[.\[`]", path)[0]
+    return f"setting {field!r} is {settings.get(field)!r}: {text}"

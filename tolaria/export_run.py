@@ -37,7 +37,7 @@ def export_run(path: Path, output: Path) -> None:
     module, _, _ = build(stored.spec, stored.rng_seed)
     kasmina.load(module, checkpoint)
     console = Console(highlight=False)
-    partial = output.with_name(f".{output.name}.{os.getpid()}")
+    partial = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
     try:
         if output.suffix == ".safetensors":
             kept = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -50,7 +50,7 @@ def export_run(path: Path, output: Path) -> None:
         raise RunError(f"{output} cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
-    console.print(f"{output}: {said}")
+    console.print(f"{output}: {said}", soft_wrap=True)
 
 
 def _example(state: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -80,11 +80,18 @@ def _write_program(module: nn.Module, example: tuple[Any, ...], path: Path) -> s
             raise ExportError(
                 f"torch.export refuses this model: {refusal}; export to .safetensors instead"
             )
-        same = torch.equal(program.module()(*example), plain(*example))
+        difference = _difference(program.module()(*example), plain(*example))
     torch.export.save(program, path)
-    if not same:
-        raise ExportError("the exported program does not give the model's outputs; please report")
-    return f"inference only, {said}; outputs equal the live model's; torch.export.load runs it"
+    return f"inference only, {said}; {difference}; torch.export.load runs it"
+
+
+def _difference(exported: Any, live: Any) -> str:
+    """How far the program's outputs on the example are from the live model's, in words."""
+    pairs = list(zip(kasmina.tensors_in(exported), kasmina.tensors_in(live), strict=True))
+    if all(torch.equal(one, other) for one, other in pairs):
+        return "outputs equal the live model's"
+    largest = max(float((one - other).abs().max()) for one, other in pairs if one.numel())
+    return f"outputs differ from the live model's by at most {largest:.1e}"
 
 
 def _program(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from torch import Tensor
 
 from kasmina import Executor
-from leyline import Candidate, Schema, SiteInfo, StatePacket
+from leyline import Candidate, ConfigError, Schema, SiteInfo, StatePacket
+from tolaria.config import EsperConfig
 
+_LOG = logging.getLogger("esper")
 _MIN_BUDGET = 16_384
 
 
@@ -21,6 +28,8 @@ class Gatherer:
         self._sites: tuple[SiteInfo, ...] = ()
         self._candidates: tuple[Candidate, ...] = ()
         self._schema: Schema | None = None
+        self.schema_id = 0
+        """The last id given to a schema; a resumed run goes on from the saved one."""
 
     def survey_done(self) -> None:
         """The executor knows its sites now: work out what can be planted where."""
@@ -40,9 +49,10 @@ class Gatherer:
             and held.sites == self._sites
         ):
             return held
+        self.schema_id += 1
         self._schema = Schema(
             run_id=self._run_id,
-            schema_id=1 if held is None else held.schema_id + 1,
+            schema_id=self.schema_id,
             sites=self._sites,
             blueprints=blueprints,
             candidates=self._candidates,
@@ -60,10 +70,11 @@ class Gatherer:
         num_epochs: int,
         host_parameters: int,
     ) -> StatePacket:
-        """The state at this boundary; its columns are views over the live table."""
+        """The state at this boundary; its columns are read-only views over the live table."""
         budget = self._param_budget
+        columns = self._executor.table.columns()
         return StatePacket(
-            schema_id=self._schema.schema_id if self._schema is not None else 0,
+            schema_id=self.schema_id,
             epoch=epoch,
             step=step,
             num_epochs=num_epochs,
@@ -71,6 +82,50 @@ class Gatherer:
             grown_parameters=self._executor.grown_parameters(),
             param_budget=max(_MIN_BUDGET, host_parameters) if budget is None else budget,
             trials_possible=self._executor.trials_waived is None,
-            metrics=memoryview(array("d", metrics.values())),
-            **self._executor.table.columns(),
+            metrics=memoryview(array("d", metrics.values())).toreadonly(),
+            **{name: view.toreadonly() for name, view in columns.items()},
         )
+
+
+def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that are numbers, as floats.
+
+    Raises:
+        ConfigError: it is no mapping.
+    """
+    if not isinstance(metrics, Mapping):
+        raise ConfigError(
+            f"metrics is a {type(metrics).__name__}; give a mapping from names to numbers"
+        )
+    found = {}
+    for name, value in metrics.items():
+        if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+            found[str(name)] = float(value.detach())
+        elif isinstance(value, Real):
+            found[str(name)] = float(value)
+    return found
+
+
+def check_monitor(
+    monitor: str, numbers: Mapping[str, float], earlier: Mapping[int, Mapping[str, float]]
+) -> None:
+    """Refuse a monitor that no epoch has logged; of the default one only a word is said.
+
+    Args:
+        monitor: the metric's name.
+        numbers: metrics of this epoch.
+        earlier: metrics of the epochs before, by epoch; validation may run every few epochs only.
+
+    Raises:
+        ConfigError: nobody logs a metric of that name.
+    """
+    if not numbers or monitor in numbers or any(monitor in known for known in earlier.values()):
+        return
+    sentence = (
+        f"monitor is {monitor!r}, which was not logged; logged are {', '.join(numbers)}; "
+        "set monitor to one of them"
+    )
+    if monitor != EsperConfig().monitor:
+        raise ConfigError(sentence)
+    if not earlier:
+        _LOG.info(sentence)

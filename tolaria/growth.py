@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
 from torch import nn
 
 from kasmina import (
@@ -12,6 +13,7 @@ from kasmina import (
     RaceRules,
     Shadow,
     Site,
+    Survey,
     Task,
     choose,
     copy_module,
@@ -19,6 +21,7 @@ from kasmina import (
     isolated_rng,
     survey,
 )
+from kasmina.guard import attempt, describe
 from leyline import ConfigError, SeedReport, Stage, TrialError
 from tolaria.batch_source import BatchSource
 from tolaria.config import EsperConfig
@@ -58,22 +61,38 @@ class Growth:
         Raises:
             SiteError, ConfigError: the config or the schedule names a site that there is not.
         """
-        batch = self._source.example()
         try:
-            if self.example is not None:
-                arguments = self.example
-                found = survey(copy_module(self._model), lambda copied: copied(*arguments))
-            elif batch is not None:
-                task = self._task
-                found = survey(task.copy(), lambda copied: task.loss(copied, batch))
-                self.example = found.example
-            else:
-                raise TrialError("no example of a forward call is known; give example= or data=")
+            found = self._survey()
         except TrialError as error:
             self._executor.trials_waived = str(error)
             _LOG.warning("growth finds no sites: %s", error)
             return
         self.open_sites(choose(found.sites, self._config.sites))
+
+    def _survey(self) -> Survey:
+        if self.example is not None:
+            arguments = self.example
+            host = copy_module(self._model)
+            found = attempt(lambda: survey(host, lambda copied: copied(*arguments)))
+            if isinstance(found, Exception):
+                raise ConfigError(
+                    f"example: {type(self._model).__name__} cannot be called with it: "
+                    f"{describe(found)}; give the positional arguments of one forward call, "
+                    "as a tuple"
+                ) from found
+            return found
+        batch, task = self._source.example(), self._task
+        if batch is None:
+            raise TrialError("no example of a forward call is known; give example= or data=")
+        host = task.copy()
+        with task.context():
+            found = attempt(lambda: survey(host, lambda copied: task.dry_run(copied, batch)))
+        if isinstance(found, TrialError):
+            raise found
+        if isinstance(found, Exception):
+            raise TrialError(f"no trial: the loss fails on a copy: {describe(found)}") from found
+        self.example = found.example
+        return found
 
     def open_sites(self, sites: list[Site]) -> None:
         """Give the executor its sites and check the schedule against them."""
@@ -99,7 +118,7 @@ class Growth:
         """
         if not self._executor.table.in_stage(Stage.TRAINING):
             return None
-        if self._executor.trials_waived is not None:
+        if self._executor.trials_waived is not None or self._source.awaits_held_out():
             return None
         recipe = self._rates.recipe(self._config.trial_learning_rate)
         try:
@@ -120,10 +139,9 @@ class Growth:
         if not self._executor.table.in_stage(Stage.EVALUATING):
             return
         held_out = self._source.held_out_batches()
-        try:
-            self._executor.measure_counterfactuals(self._task, held_out)
-        except TrialError as error:
-            _LOG.warning("no counterfactual: %s", error)
+        outcome = attempt(lambda: self._executor.measure_counterfactuals(self._task, held_out))
+        if isinstance(outcome, Exception):
+            _LOG.warning("no counterfactual: %s", describe(outcome))
 
     def prove(self, epoch: int) -> list[SeedReport]:
         """Prove what was germinated."""
@@ -136,8 +154,6 @@ class Growth:
         training = bool(self._executor.table.in_stage(Stage.TRAINING))
         settling = bool(self._executor.table.in_stage(Stage.STABILIZATION, Stage.EVALUATING))
         self._source.want(train=training, held_out=training or settling)
-        if training:
-            self._rates.find_schedulers()
 
     def step_flops(self) -> int:
         """FLOPs of one training step of the live model as it is, counted on a copy."""
@@ -146,10 +162,16 @@ class Growth:
         if batch is None or self._executor.trials_waived is not None:
             return 0
         if self._step_flops is None or self._step_flops[0] != structure:
-            shadow = Shadow(self._task)
-            shadow.model.requires_grad_(True)
-            shadow.mode(training=True)
-            with isolated_rng(0):
-                counted = count_flops(lambda: shadow.loss(batch).backward())  # type: ignore[no-untyped-call] # torch
+            counted = attempt(lambda: self._count(batch))
+            if isinstance(counted, Exception):
+                _LOG.warning("FLOPs are not counted: %s", describe(counted))
+                counted = 0
             self._step_flops = (structure, counted)
         return self._step_flops[1]
+
+    def _count(self, batch: Any) -> int:
+        shadow = Shadow(self._task)
+        shadow.model.requires_grad_(True)
+        shadow.mode(training=True)
+        with isolated_rng(0):
+            return count_flops(lambda: torch.autograd.backward(shadow.loss(batch)))

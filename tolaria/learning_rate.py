@@ -6,34 +6,67 @@ user's scheduler drives the host's groups; each seed group follows its host grou
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from kasmina import LiveSeed, OptimizerRecipe
 from leyline import ConfigError
+from tolaria.schedulers import extend, find, lists_of, parts, shorten
 
 SEED_KEY: Final = "esper_seed"
 """Key in a parameter group that holds its seed's name."""
-_PER_GROUP_LISTS: Final = (
-    "base_lrs",
-    "_last_lr",
-    "min_lrs",
-    "lr_lambdas",
-    "max_lrs",
-    "base_momentums",
-    "max_momentums",
-)
+_HOST_KEY: Final = "esper_host_group"
+"""Key in a seed's group that holds the index of the host group it follows."""
 _ADAMS: Final = (torch.optim.Adam, torch.optim.AdamW)
 _DEFAULT_TRIAL_LEARNING_RATE: Final = 3e-3
 
+_CANNOT_GROW: Final[dict[type[Optimizer], str]] = {
+    torch.optim.LBFGS: "takes one parameter group only",
+    torch.optim.SparseAdam: "takes sparse gradients only, and seeds have dense ones",
+}
+
 Group = dict[str, Any]
 TakeMoments = Callable[[str], Sequence[Mapping[str, Any]]]
+
+
+def refuse_unfit(optimizers: Sequence[Any]) -> None:
+    """Refuse optimizers that no seed can join.
+
+    Raises:
+        ConfigError: one is no optimizer, or none of them can take a seed's parameters.
+    """
+    for optimizer in optimizers:
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError(
+                f"optimizer is a {type(optimizer).__name__}; give the torch.optim.Optimizer that "
+                "trains the model"
+            )
+    if all(_flaw(optimizer) for optimizer in optimizers):
+        reasons = [f"{type(o).__name__} {_flaw(o)}" for o in optimizers] or ["there is none"]
+        raise ConfigError(
+            f"no optimizer can take a seed's parameters: {'; '.join(reasons)}; "
+            "use another optimizer, or policy='hold'"
+        )
+
+
+def _flaw(optimizer: Optimizer) -> str:
+    """Why no seed can join an optimizer; empty if one can."""
+    kinds = (kind for kind in _CANNOT_GROW if isinstance(optimizer, kind))
+    return next((_CANNOT_GROW[kind] for kind in kinds), "")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the optimizers and schedulers were: groups with their content, state, lists."""
+
+    groups: list[list[tuple[Group, Group]]]
+    states: list[dict[Any, Any]]
+    lists: list[tuple[Any, dict[str, list[Any]]]]
 
 
 class UnifiedLRController:
@@ -47,17 +80,11 @@ class UnifiedLRController:
         *,
         seed_factor: float = 1.0,
     ):
-        for optimizer in optimizers:
-            if isinstance(optimizer, torch.optim.LBFGS):
-                raise ConfigError(
-                    "optimizer LBFGS takes one parameter group only, so it cannot grow; "
-                    "use another optimizer, or policy='hold'"
-                )
         self._model = model
         self.optimizers = list(optimizers)
         self._schedulers = list(schedulers)
         self._seed_factor = seed_factor
-        self._followers: list[tuple[Group, Group]] = []
+        self._hooks: list[Any] = []
 
     # --- groups follow seeds -----------------------------------------------------------------
 
@@ -81,19 +108,36 @@ class UnifiedLRController:
             if name not in grouped and seed.parameters:
                 optimizer, host_index = self._owner(seed.site)
                 self._add(optimizer, host_index, name, seed)
-                self._give_moments(optimizer, seed, take_moments(name))
-        self._followers = [
-            (group, optimizer.param_groups[group["esper_host_group"]])
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            if SEED_KEY in group
-        ]
-        self.follow()
+                group = optimizer.param_groups[host_index]
+                if self._takes_moments(optimizer, group):
+                    _give_moments(optimizer, seed, take_moments(name))
+        self._follow_from_now()
 
     def follow(self) -> None:
-        """Set every seed group's learning rate from its host group's; called after each step."""
-        for group, host in self._followers:
-            group["lr"] = host["lr"] * self._seed_factor
+        """Set every seed group's learning rate from its host group's."""
+        for optimizer in self.optimizers:
+            self._follow_in(optimizer)
+
+    def _follow_in(self, optimizer: Optimizer) -> None:
+        # Groups are looked up each time: loading an optimizer's state replaces them all.
+        for group in optimizer.param_groups:
+            if SEED_KEY in group:
+                group["lr"] = optimizer.param_groups[group[_HOST_KEY]]["lr"] * self._seed_factor
+
+    def release(self) -> None:
+        """Let go of the optimizers: seed groups stay, and follow no more."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _follow_from_now(self) -> None:
+        """Follow just before each step: a scheduler may have moved the seed's group by itself."""
+        self.release()
+        for optimizer in self.optimizers:
+            if any(SEED_KEY in group for group in optimizer.param_groups):
+                hook = optimizer.register_step_pre_hook(lambda ours, *_: self._follow_in(ours))
+                self._hooks.append(hook)
+        self.follow()
 
     def _add(self, optimizer: Optimizer, host_index: int, name: str, seed: LiveSeed) -> None:
         host = optimizer.param_groups[host_index]
@@ -101,25 +145,18 @@ class UnifiedLRController:
         parameters: list[Any] = list(seed.parameters)
         if "param_names" in host:
             parameters = [(f"{name}.{i}", p) for i, p in enumerate(parameters)]
-        group = {**options, "params": parameters, SEED_KEY: name, "esper_host_group": host_index}
+        group = {**options, "params": parameters, SEED_KEY: name, _HOST_KEY: host_index}
         optimizer.add_param_group(group)
         for scheduler in self._schedulers_of(optimizer):
-            _extend(scheduler, len(optimizer.param_groups) - 1, host_index)
+            extend(scheduler, len(optimizer.param_groups) - 1, host_index)
 
-    def _give_moments(
-        self, optimizer: Optimizer, seed: LiveSeed, moments: Sequence[Mapping[str, Any]]
-    ) -> None:
-        if not self._takes_moments(optimizer):
-            return
-        for parameter, state in zip(seed.parameters, moments, strict=False):
-            if state:
-                optimizer.state[parameter] = dict(state)
-
-    def _takes_moments(self, optimizer: Optimizer) -> bool:
+    def _takes_moments(self, optimizer: Optimizer, group: Group) -> bool:
         """Only an Adam's moments are worth carrying; fused and capturable ones count elsewhere."""
-        group = optimizer.param_groups[0]
+        first = self.optimizers[0]
+        if type(optimizer) not in _ADAMS or type(optimizer) is not type(first):
+            return False
         plain = not group.get("fused") and not group.get("capturable")
-        return plain and type(optimizer) in _ADAMS and type(optimizer) is type(self.optimizers[0])
+        return plain and group["amsgrad"] == first.param_groups[0]["amsgrad"]
 
     def _remove(self, optimizer: Optimizer, group: Group) -> None:
         index = next(i for i, g in enumerate(optimizer.param_groups) if g is group)
@@ -127,37 +164,55 @@ class UnifiedLRController:
             optimizer.state.pop(parameter, None)
         del optimizer.param_groups[index]
         for scheduler in self._schedulers_of(optimizer):
-            _shorten(scheduler, len(optimizer.param_groups) + 1, index)
+            shorten(scheduler, len(optimizer.param_groups) + 1, index)
+        for other in optimizer.param_groups:
+            if other.get(_HOST_KEY, -1) > index:
+                other[_HOST_KEY] -= 1
 
     def _owner(self, site: str) -> tuple[Optimizer, int]:
         """The optimizer and group index that hold the site's own parameters, else the first."""
         own = {id(p) for p in self._model.get_submodule(site).parameters()}
-        for optimizer in self.optimizers:
+        able = [optimizer for optimizer in self.optimizers if not _flaw(optimizer)]
+        for optimizer in able:
             for index, group in enumerate(optimizer.param_groups):
                 if SEED_KEY not in group and any(id(p) in own for p in group["params"]):
                     return optimizer, index
-        return self.optimizers[0], 0
+        return able[0], 0
 
     def _schedulers_of(self, optimizer: Optimizer) -> list[Any]:
         return [s for s in self._schedulers if getattr(s, "optimizer", None) is optimizer]
 
     def find_schedulers(self) -> None:
-        """Look for schedulers of our optimizers that nobody told us of (a hand-written loop).
+        """Look for schedulers that a hand-written loop has made; takes tens of milliseconds."""
+        self._schedulers = find(self.optimizers, self._schedulers)
 
-        Walks every object of the process: tens of milliseconds, so outside the boundary.
-        """
-        known = {id(scheduler) for scheduler in self._schedulers}
-        ours = {id(optimizer) for optimizer in self.optimizers}
-        inner = {id(s) for s in self._schedulers for s in getattr(s, "_schedulers", ())}
-        for candidate in gc.get_objects():
-            if (
-                isinstance(candidate, LRScheduler)
-                and id(candidate) not in known | inner
-                and id(getattr(candidate, "optimizer", None)) in ours
-            ):
-                self._schedulers.append(candidate)
-        inner = {id(i) for s in self._schedulers for i in getattr(s, "_schedulers", ())}
-        self._schedulers = [s for s in self._schedulers if id(s) not in inner]
+    # --- a boundary that does not count -------------------------------------------------------
+
+    def mark(self) -> Mark:
+        """Remember groups, state and schedulers, to go back to."""
+        return Mark(
+            groups=[[(group, dict(group)) for group in o.param_groups] for o in self.optimizers],
+            states=[dict(optimizer.state) for optimizer in self.optimizers],
+            lists=[
+                (part, lists_of(part))
+                for scheduler in self._schedulers
+                for part in parts(scheduler)
+            ],
+        )
+
+    def go_back(self, mark: Mark) -> None:
+        """Undo every change of groups, state and schedulers since the mark."""
+        for optimizer, groups, state in zip(self.optimizers, mark.groups, mark.states, strict=True):
+            for group, content in groups:
+                group.clear()
+                group.update(content)
+            optimizer.param_groups[:] = [group for group, _ in groups]
+            optimizer.state.clear()
+            optimizer.state.update(state)
+        for part, lists in mark.lists:
+            for name, values in lists.items():
+                setattr(part, name, values)
+        self._follow_from_now()
 
     # --- trials ------------------------------------------------------------------------------
 
@@ -201,20 +256,9 @@ class UnifiedLRController:
         self.reconcile({**wanted, **rest}, lambda _: ())
 
 
-def _extend(scheduler: Any, num_groups: int, host_index: int) -> None:
-    """Give a scheduler's per-group lists one entry more, a copy of the host group's."""
-    for name in _PER_GROUP_LISTS:
-        values = getattr(scheduler, name, None)
-        if isinstance(values, list) and len(values) == num_groups:
-            values.append(values[host_index])
-    for inner in getattr(scheduler, "_schedulers", ()):
-        _extend(inner, num_groups, host_index)
-
-
-def _shorten(scheduler: Any, num_groups: int, index: int) -> None:
-    for name in _PER_GROUP_LISTS:
-        values = getattr(scheduler, name, None)
-        if isinstance(values, list) and len(values) == num_groups:
-            del values[index]
-    for inner in getattr(scheduler, "_schedulers", ()):
-        _shorten(inner, num_groups, index)
+def _give_moments(
+    optimizer: Optimizer, seed: LiveSeed, moments: Sequence[Mapping[str, Any]]
+) -> None:
+    for parameter, state in zip(seed.parameters, moments, strict=False):
+        if state:
+            optimizer.state[parameter] = dict(state)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, NoReturn, cast
 
 import lightning.pytorch as pl
@@ -15,7 +15,19 @@ from kasmina import copy_module
 from leyline import TrialError
 
 _FORBIDDEN: Final = frozenset(
-    {"optimizers", "lr_scheduler_configs", "strategy", "save_checkpoint", "fit", "callbacks"}
+    {
+        "callbacks",
+        "fit",
+        "lightning_module",
+        "lr_scheduler_configs",
+        "model",
+        "optimizers",
+        "predict",
+        "save_checkpoint",
+        "strategy",
+        "test",
+        "validate",
+    }
 )
 
 
@@ -38,12 +50,33 @@ class ReadOnlyTrainer:
         raise TrialError(f"no trial: the training step sets trainer.{name}, which is live")
 
 
+class InertOptimizer:
+    """Stands in for an optimizer in a dry run by hand: its methods do nothing."""
+
+    param_groups: tuple[dict[str, Any], ...] = ()
+
+    def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
+        """Run the closure, which may hold the forward pass."""
+        return None if closure is None else closure()
+
+    def toggle_model(self, **kwargs: Any) -> AbstractContextManager[None]:
+        """Toggle nothing."""
+        return nullcontext()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return _silent
+
+
 def _silent(*args: Any, **kwargs: Any) -> None:
-    """A copy's logs go nowhere."""
+    """What a copy says goes nowhere."""
 
 
 def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
     raise TrialError("no trial: the training step touches optimizers or schedulers itself")
+
+
+def _idle(*args: Any, **kwargs: Any) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class LightningTask:
@@ -60,7 +93,7 @@ class LightningTask:
         for module in copied.modules():
             if isinstance(module, pl.LightningModule):
                 module.__dict__["_trainer"] = trainer
-                module.__dict__.update(log=_silent, log_dict=_silent)
+                module.__dict__.update(log=_silent, log_dict=_silent, print=_silent)
                 module.__dict__.update(
                     optimizers=_refuse, lr_schedulers=_refuse, manual_backward=_refuse
                 )
@@ -74,8 +107,7 @@ class LightningTask:
                 f"no trial: {type(module).__name__} optimizes by hand, so its training step has "
                 "no loss that a copy can be trained on"
             )
-        arguments = [batch, 0, 0][: _num_positional(module.training_step)]
-        output = module.training_step(*arguments)
+        output = _run_step(module, batch)
         loss = output.get("loss") if isinstance(output, Mapping) else output
         if not isinstance(loss, Tensor):
             raise TrialError(
@@ -83,9 +115,36 @@ class LightningTask:
             )
         return loss
 
+    def dry_run(self, model: nn.Module, batch: Any) -> None:
+        """Run the copy's training step for what it calls; one by hand meets inert optimizers."""
+        module = cast(pl.LightningModule, model)
+        if not module.automatic_optimization:
+            optimizers = [InertOptimizer() for _ in self._trainer.optimizers]
+            schedulers = [InertOptimizer() for _ in self._trainer.lr_scheduler_configs]
+            module.__dict__.update(
+                optimizers=lambda *_, **__: _one_or_all(optimizers),
+                lr_schedulers=lambda *_: _one_or_all(schedulers),
+                manual_backward=_silent,
+                clip_gradients=_silent,
+                toggle_optimizer=_silent,
+                untoggle_optimizer=_silent,
+                toggled_optimizer=_idle,
+            )
+        _run_step(module, batch)
+
     def context(self) -> AbstractContextManager[Any]:
         """The precision context of the run's training steps."""
         return self._trainer.precision_plugin.train_step_context()
+
+
+def _run_step(module: pl.LightningModule, batch: Any) -> Any:
+    arguments = [batch, 0, 0][: _num_positional(module.training_step)]
+    return module.training_step(*arguments)
+
+
+def _one_or_all(stand_ins: list[InertOptimizer]) -> Any:
+    """As Lightning hands them out: one bare, several in a list, none as None."""
+    return stand_ins if len(stand_ins) > 1 else next(iter(stand_ins), None)
 
 
 def _num_positional(step: Any) -> int:

@@ -3,44 +3,53 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
-import pybreaker
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kasmina import Executor, FunctionTask, LossFunction, Task
+from kasmina.slot import attached_seeds
 from leyline import (
-    ConfigError,
     Decision,
     EpochMetrics,
-    EsperError,
     Fault,
+    NonFiniteError,
     RunEnded,
+    RunError,
     RunStarted,
     SeedReport,
+    Stage,
     StepMetrics,
 )
 from oona import BusStatistics
 from tamiyo import Controller
-from tolaria import resume
+from tolaria import plain_loop, resume
 from tolaria.batch_source import BatchSource, GivenBatches
-from tolaria.boundary import BoundaryReport, StageTimer
+from tolaria.boundary import Boundary, BoundaryReport, Outcome, StageTimer
 from tolaria.config import EsperConfig, load_config
 from tolaria.field_reports import field_reports
-from tolaria.gather import Gatherer
+from tolaria.gather import Gatherer, check_monitor, numbers_of
 from tolaria.growth import Growth
-from tolaria.learning_rate import UnifiedLRController
+from tolaria.learning_rate import UnifiedLRController, refuse_unfit
+from tolaria.plain_loop import refuse_seeds
 from tolaria.policies import build_policy
-from tolaria.recovery import LossWatch, Recovery, is_bad
+from tolaria.recovery import LossWatch, Recovery
 from tolaria.session import Session
 
 _LOG = logging.getLogger("esper")
-_FAULTS_TO_OPEN = 3
-_RETRY_AFTER_S = 600
+_CHANGING: Final = (
+    Stage.TRAINING,
+    Stage.GRAFTING,
+    Stage.STABILIZATION,
+    Stage.EVALUATING,
+    Stage.FINE_TUNING,
+)
+"""Stages in which a boundary may give a seed its parameter group or take it away."""
 
 
 class Orchestrator:
@@ -63,6 +72,8 @@ class Orchestrator:
         self.model = model
         self.config = config
         self.session = session
+        if config.policy != "hold":
+            refuse_unfit(optimizers)
         self.epoch = 0
         """Epochs whose boundary has passed."""
         self.step = 0
@@ -84,15 +95,23 @@ class Orchestrator:
         self.gatherer = Gatherer(
             self.executor, run_id=session.run.run_id, param_budget=config.param_budget
         )
+        self.boundary = Boundary(
+            model,
+            self.executor,
+            self.rates,
+            self.gatherer,
+            self.controller,
+            session.record,
+            config.embargo_epochs,
+        )
         self._holds = config.policy == "hold"
+        self._owns_checkpoints = False
+        self._closed = False
         self._surveyed = False
         self._steps_this_epoch = 0
         self._losses = LossWatch()
         self._clock_s = clock_s
         self._carried_ms: dict[str, float] = {}
-        self._breaker = pybreaker.CircuitBreaker(
-            fail_max=_FAULTS_TO_OPEN, reset_timeout=_RETRY_AFTER_S, throw_new_error_on_trip=False
-        )
 
     @classmethod
     def attach(
@@ -112,35 +131,54 @@ class Orchestrator:
             model: the host; any module.
             optimizer: the one that trains it.
             config: a path, a mapping or an EsperConfig; `overrides` are single fields of it.
-            example: the positional arguments of one forward call, as a tuple.
+            example: the positional arguments of one forward call, as a tuple (or one tensor).
             loss_fn: `loss_fn(model, batch) -> loss`, for trials.
             data: training and held-out batches, as a pair or a mapping with the keys `train` and
                 `held_out`. Without loss_fn and data a planted seed skips its trial.
 
+        A checkpoint is committed after every boundary.
+
         Raises:
-            ConfigError, RunError, BusError: a setting, the run directory or the URL is not right.
+            ConfigError, RunError, BusError: a setting or an argument, the run directory or the
+                URL is not right.
         """
         resolved = load_config(config, overrides)
-        if isinstance(example, Tensor):
-            example = (example,)
-        orchestrator = cls(
-            model,
-            [optimizer],
-            resolved,
-            session=Session.open(resolved),
-            task=FunctionTask(model, loss_fn),
-            source=GivenBatches(data, resolved.max_kept_batches),
-            num_epochs=resolved.num_epochs or 0,
-            example=tuple(example) if example is not None else None,
-        )
-        if loss_fn is None or data is None:
-            missing = "loss_fn" if loss_fn is None else "data"
-            orchestrator.executor.trials_waived = f"no trial: no {missing} was given to attach()"
-        orchestrator.start(resumed=False)
+        plain_loop.check(model, optimizer, grows=resolved.policy != "hold")
+        source = GivenBatches(data, resolved.max_kept_batches, resolved.max_kept_size_bytes)
+        arguments = plain_loop.arguments_of(example)
+        session = Session.open(resolved)
+        try:
+            orchestrator = cls(
+                model,
+                [optimizer],
+                resolved,
+                session=session,
+                task=FunctionTask(model, loss_fn),
+                source=source,
+                num_epochs=resolved.num_epochs or 0,
+                example=arguments,
+            )
+            if loss_fn is None or data is None:
+                missing = "loss_fn" if loss_fn is None else "data"
+                orchestrator.executor.trials_waived = f"no trial: attach() was given no {missing}"
+            orchestrator._owns_checkpoints = resolved.checkpoint
+            orchestrator.start(resumed=False)
+        except BaseException:
+            session.abandon()
+            raise
         return orchestrator
 
     def start(self, *, resumed: bool) -> None:
-        """Announce the run and remember the state it starts from."""
+        """Announce the run and remember the state it starts from.
+
+        Raises:
+            ConfigError: the model carries seeds that this run knows nothing of.
+        """
+        strange = [s for s in attached_seeds(self.model) if s not in self.executor.table]
+        if not self._holds:
+            refuse_seeds(strange, type(self.model).__name__)
+        # An optimizer may still have the groups of seeds that were taken off since.
+        self.rates.reconcile(self.executor.live_seeds(), self.executor.take_moments)
         self.session.record(
             RunStarted(
                 run_id=self.session.run.run_id,
@@ -160,61 +198,68 @@ class Orchestrator:
 
     # --- called by the loop ------------------------------------------------------------------
 
-    def after_step(self, loss: Tensor | float, batch: Any = None) -> None:
+    def after_step(self, loss: Tensor | float | None, batch: Any = None) -> None:
         """Tell that one training step is done; call it after `optimizer.step()`.
 
         Args:
-            loss: the step's loss.
+            loss: the step's loss; None for a step that had none.
             batch: the step's batch, if at hand: it is looked at only when the loss is not finite.
 
         Raises:
             NonFiniteError: the loss is not finite and no seed can be blamed for it.
+            ConfigError: the loss is not one number.
+            RunError: the run is closed.
         """
+        self._refuse_closed()
         self.step += 1
         self._steps_this_epoch += 1
         value = self._losses.observe(loss)
-        if is_bad(value):
-            self._recover(float("nan") if value is None else value, batch)
-        elif value is not None:
+        if value is not None and math.isfinite(value):
             self.session.record(StepMetrics(step=self.step, loss=value))
+        elif value is not None:
+            self._recover(value, batch)
         self.executor.after_step()
         self.rates.follow()
 
-    def epoch_boundary(self, metrics: Mapping[str, Any]) -> BoundaryReport:
+    def epoch_boundary(self, metrics: Mapping[str, Any], *, whole: bool = True) -> BoundaryReport:
         """End an epoch: measure what is due, decide, change the model, report.
 
         Args:
             metrics: the epoch's metrics by name; what is not a number is left out.
+            whole: False while the first validation, and so its metrics, is still to come.
 
         Raises:
             ConfigError: a setting names a metric, site or blueprint that there is not.
+            RunError: the run is closed.
         """
+        self._refuse_closed()
+        numbers = numbers_of(metrics)
+        if whole:
+            check_monitor(self.config.monitor, numbers, self.session.recorder.view.metrics)
         self.epoch += 1
-        numbers = _numbers(metrics)
-        self._check_monitor(numbers)
-        outside = StageTimer(self._clock_s, dict(self._carried_ms))
+        outside = StageTimer(self._clock_s, self._carried_ms)
         self._carried_ms = {}
+        ready = self.boundary.ready()
         if not self._holds:
-            self._measure(outside)
+            self._measure(outside, ready=ready)
         with outside.stage("snapshot"):
             self.recovery.take(self.epoch, self.step)
         inside = StageTimer(self._clock_s)
-        decision, reports = self._commit(numbers, inside)
+        outcome = self._commit(numbers, inside) if ready else self.boundary.held(self.epoch)
+        reports = list(outcome.reports)
         if not self._holds:
             with outside.stage("germination"):
                 reports += self.growth.prove(self.epoch)
-        report = BoundaryReport(
-            epoch=self.epoch,
-            decision=decision,
-            reports=tuple(reports),
-            gather_ms=inside.took_ms.get("gather", 0.0),
-            decide_ms=inside.took_ms.get("decide", 0.0),
-            apply_ms=inside.took_ms.get("apply", 0.0),
-            outside_ms=outside.took_ms,
-        )
-        self._publish(report, numbers)
+        self._publish(outcome.decision, reports, numbers)
         self.executor.ramp_steps = max(1, self._steps_this_epoch * self.config.ramp_epochs)
         self._steps_this_epoch = 0
+        if self._owns_checkpoints:
+            with outside.stage("checkpoint"):
+                self._save(None)
+        report = BoundaryReport.of(
+            outcome.decision, reports, inside.took_ms, outside_ms=outside.took_ms
+        )
+        self.session.record(report.timing())
         return report
 
     def report(self) -> dict[str, Any]:
@@ -228,17 +273,20 @@ class Orchestrator:
             state: what to write; a hand-written loop leaves it out.
         """
         timer = StageTimer(self._clock_s)
-        self.committed_epoch = self.epoch
         with timer.stage("checkpoint"):
-            problem = self.session.commit(self.step, state or resume.loop_state(self))
+            self._save(state)
         self._carried_ms = timer.took_ms
-        if problem is not None:
-            self._fault("checkpoint", problem, "training goes on; the last checkpoint stays")
 
     def close(
         self, status: str = "finished", metrics: Mapping[str, float] | None = None
     ) -> BusStatistics:
-        """End the run: write the report, flush the bus, let go of the run directory."""
+        """End the run: write the report, flush the bus, let go of the run directory.
+
+        Further calls only return the bus's last statistics. The model keeps its seeds.
+        """
+        if not self._closed:
+            self._closed = True
+            self.rates.release()
         ended = RunEnded(
             run_id=self.session.run.run_id,
             epoch=self.epoch,
@@ -257,74 +305,61 @@ class Orchestrator:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close("finished" if kind is None else "failed")
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.close("interrupted" if stopped else "finished" if kind is None else "failed")
 
     # --- parts of a boundary -----------------------------------------------------------------
 
-    def _measure(self, timer: StageTimer) -> None:
+    def _measure(self, timer: StageTimer, *, ready: bool) -> None:
         if not self._surveyed:
             with timer.stage("survey"):
                 if not self.executor.grounds.sites:
                     self.growth.find_sites()
                 self.gatherer.survey_done()
             self._surveyed = True
-        with timer.stage("race"):
-            waived = self.growth.race()
-            if waived is not None:
-                self._fault("race", waived, "candidates are given up; planted seeds skip trials")
-        with timer.stage("counterfactual"):
-            self.growth.measure_counterfactuals()
+        if ready:
+            with timer.stage("race"):
+                waived = self.growth.race()
+                if waived is not None:
+                    what = "candidates are given up; planted seeds skip trials"
+                    self._fault("race", waived, what)
+            with timer.stage("counterfactual"):
+                self.growth.measure_counterfactuals()
         with timer.stage("flops"):
             step_flops = self.growth.step_flops()
             self.training_flops += self._steps_this_epoch * step_flops
             self.host_step_flops = self.host_step_flops or step_flops
+        if self.executor.table.in_stage(*_CHANGING):
+            with timer.stage("schedulers"):
+                self.rates.find_schedulers()
 
-    def _commit(
-        self, numbers: Mapping[str, float], timer: StageTimer
-    ) -> tuple[Decision, list[SeedReport]]:
-        """Gather, decide, apply. A stage that fails makes the boundary not count."""
-        before = self.executor.table.state_dict()
-        try:
-            with self._breaker.calling():
-                with timer.stage("gather"):
-                    self.executor.table.end_epoch()
-                    schema = self.gatherer.schema(tuple(numbers))
-                    packet = self.gatherer.packet(
-                        numbers,
-                        epoch=self.epoch,
-                        step=self.step,
-                        num_epochs=self.num_epochs,
-                        host_parameters=self.host_parameters(),
-                    )
-                # Recorded before anything changes: these are the decision's own inputs.
-                self.session.record(schema)
-                self.session.record(packet)
-                with timer.stage("decide"):
-                    decision = self.controller.decide(packet, schema)
-                del packet
-                with timer.stage("apply"):
-                    reports = self.executor.withdraw_faulted(self.epoch, self.config.embargo_epochs)
-                    reports += self.executor.apply(decision, self.epoch)
-                    self.rates.reconcile(self.executor.live_seeds(), self.executor.take_moments)
-                return decision, reports
-        except EsperError:
-            raise
-        except Exception as error:  # the callback edge: a bug of ours must not end a run
-            self.executor.table.load_state_dict(before)
-            self.executor.drop_orphans()
-            self.rates.reconcile(self.executor.live_seeds(), self.executor.take_moments)
-            what = f"{type(error).__name__}: {error}"
-            _LOG.exception("the boundary of epoch %d did not count", self.epoch)
-            self._fault("boundary", what, "the boundary did not count; growth holds")
-            cause = f"the boundary did not count: {what}"
-            return Decision(epoch=self.epoch, policy=self.controller.policy_name, cause=cause), []
+    def _commit(self, numbers: Mapping[str, float], timer: StageTimer) -> Outcome:
+        outcome = self.boundary.commit(
+            numbers,
+            timer,
+            epoch=self.epoch,
+            step=self.step,
+            num_epochs=self.num_epochs,
+            host_parameters=self.host_parameters(),
+        )
+        if outcome.fault is not None:
+            self._fault("boundary", outcome.fault, "the boundary did not count; growth holds")
+        return outcome
 
-    def _publish(self, report: BoundaryReport, numbers: Mapping[str, float]) -> None:
+    def _save(self, state: Mapping[str, Any] | None) -> None:
+        self.committed_epoch = self.epoch
+        problem = self.session.commit(self.step, state or resume.loop_state(self))
+        if problem is not None:
+            self._fault("checkpoint", problem, "training goes on; the last checkpoint stays")
+
+    def _publish(
+        self, decision: Decision, reports: list[SeedReport], numbers: Mapping[str, float]
+    ) -> None:
         record = self.session.record
-        record(report.decision)
-        for seed_report in report.reports:
-            record(seed_report)
-        for field_report in field_reports(self.executor.table, report.reports):
+        record(decision)
+        for report in reports:
+            record(report)
+        for field_report in field_reports(self.executor.table, reports):
             record(field_report)
         record(
             EpochMetrics(
@@ -336,11 +371,15 @@ class Orchestrator:
                 stages=self.executor.table.num_by_stage(),
             )
         )
-        record(report.timing())
 
     def _recover(self, loss: float, batch: Any) -> None:
         lost = self.step - self.recovery.snapshot.step
-        reports = self.recovery.recover(loss, batch, epoch=self.epoch + 1, step=self.step)
+        try:
+            reports = self.recovery.recover(loss, batch, epoch=self.epoch + 1, step=self.step)
+        except NonFiniteError as error:
+            self._fault("loss", str(error), "the run stops")
+            raise
+        self.rates.find_schedulers()
         self.rates.reconcile(self.executor.live_seeds(), self.executor.take_moments)
         named = ", ".join(report.seed for report in reports) or "no seed to blame"
         self._fault("loss", f"loss {loss:g}", f"restored; {lost} steps lost; taken out: {named}")
@@ -352,26 +391,8 @@ class Orchestrator:
             Fault(epoch=self.epoch, step=self.step, where=where, what=what, action=action)
         )
 
-    def _check_monitor(self, numbers: Mapping[str, float]) -> None:
-        monitor = self.config.monitor
-        if monitor in numbers or not numbers:
-            return
-        sentence = (
-            f"monitor is {monitor!r}, which was not logged; logged are {', '.join(numbers)}; "
-            "set monitor to one of them"
-        )
-        if monitor != EsperConfig().monitor:
-            raise ConfigError(sentence)
-        if self.epoch == 1:
-            _LOG.info(sentence)
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that are numbers, as floats."""
-    found = {}
-    for name, value in metrics.items():
-        if isinstance(value, Tensor) and value.numel() == 1:
-            found[str(name)] = float(value.detach())
-        elif isinstance(value, int | float):
-            found[str(name)] = float(value)
-    return found
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise RunError(
+                f"the run in {self.session.run.path} is closed; attach the model to a new one"
+            )

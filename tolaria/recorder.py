@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from leyline import Decision, Event, RunError, StepMetrics
+from leyline import ContractError, Decision, Event, RunError, StepMetrics
 from oona import Bus
 from tolaria.journal import Journal, read
 from tolaria.view import RunView
@@ -24,14 +24,14 @@ class Recorder:
         self.view = RunView()
         self.listeners: list[Listener] = []
         self.num_unwritten = 0
-        """Events that the disk refused; they still went to the bus and the view."""
+        """Events that the disk refused or that are too large; the view has them all the same."""
 
     def record(self, event: Event) -> None:
         """Record one event. Neither a full disk nor a dead server reaches the training run."""
         if not isinstance(event, StepMetrics):
             try:
                 self._journal.append(event)
-            except RunError:
+            except (RunError, ContractError):
                 self.num_unwritten += 1
         self.bus.offer(event)
         self.view.apply(event)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, SupportsFloat
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kasmina import Executor, is_finite
-from leyline import NonFiniteError, SeedReport, Stage
+from leyline import ConfigError, NonFiniteError, SeedReport, Stage
 from tolaria.snapshot import Snapshot
 
 MAX_UNEXPLAINED: Final = 3
-"""Rollbacks without a seed to blame after which the run stops."""
+"""Rollbacks without a seed to blame, no whole epoch between them, after which the run stops."""
 _IN_FORWARD: Final = (
     Stage.GRAFTING,
     Stage.STABILIZATION,
@@ -30,14 +29,24 @@ class LossWatch:
     def __init__(self) -> None:
         self._pending: Tensor | None = None
 
-    def observe(self, loss: Tensor | float) -> float | None:
-        """Take this step's loss; returns the newest one that can be read, None if there is none."""
-        if not isinstance(loss, Tensor):
-            return float(loss)
-        if loss.device.type == "cpu":
-            return float(loss.detach())
-        ready, self._pending = self._pending, loss.detach().clone()
-        return None if ready is None else float(ready)
+    def observe(self, loss: Tensor | float | None) -> float | None:
+        """Take this step's loss; returns the newest one that can be read, None if there is none.
+
+        Raises:
+            ConfigError: it is not one number.
+        """
+        if loss is None:
+            return None
+        if isinstance(loss, Tensor) and loss.numel() == 1:
+            if loss.device.type == "cpu":
+                return float(loss.detach())
+            ready, self._pending = self._pending, loss.detach().clone()
+            return None if ready is None else float(ready)
+        if isinstance(loss, Tensor) or not isinstance(loss, SupportsFloat):
+            what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            kind = "a tensor of shape " if isinstance(loss, Tensor) else "a "
+            raise ConfigError(f"loss is {kind}{what}; give one number, such as the loss's mean")
+        return float(loss)
 
 
 class Recovery:
@@ -55,15 +64,17 @@ class Recovery:
         self._executor = executor
         self._embargo_epochs = embargo_epochs
         self._num_unexplained = 0
+        self._undisturbed = True
         self.snapshot = Snapshot()
 
     def take(self, epoch: int, step: int) -> None:
         """Remember the state as good, unless a parameter is not finite."""
-        with torch.no_grad():
-            norms = [p.detach().sum() for p in self._model.parameters() if p.is_floating_point()]
-            good = not norms or bool(torch.isfinite(torch.stack([n.float() for n in norms])).all())
-        if good:
-            self.snapshot.take(self._model, self._optimizers, epoch=epoch, step=step)
+        if not _all_finite(self._model):
+            return
+        self.snapshot.take(self._model, self._optimizers, epoch=epoch, step=step)
+        if self._undisturbed:
+            self._num_unexplained = 0
+        self._undisturbed = True
 
     def recover(self, loss: float, batch: Any, *, epoch: int, step: int) -> list[SeedReport]:
         """Restore the last good state and take out the seeds that are not settled.
@@ -82,6 +93,7 @@ class Recovery:
                 happened too often without a seed to blame. The weights are the last good ones.
         """
         where = f"loss is {loss:g} at epoch {epoch}, step {step}"
+        self._undisturbed = False
         if self.snapshot.epoch is not None:
             self.snapshot.restore(self._model, self._optimizers)
         if batch is not None and not is_finite(batch):
@@ -112,10 +124,13 @@ class Recovery:
 
     @property
     def num_unexplained(self) -> int:
-        """Rollbacks in a row without a seed to blame."""
+        """Rollbacks without a seed to blame, since the last epoch that had none."""
         return self._num_unexplained
 
 
-def is_bad(loss: float | None) -> bool:
-    """Whether a loss was read and is not finite."""
-    return loss is not None and not math.isfinite(loss)
+def _all_finite(model: nn.Module) -> bool:
+    """Whether every parameter is free of NaN and infinity, in one read from the device."""
+    floating = [p.detach() for p in model.parameters() if p.is_floating_point()]
+    # A half-precision sum would overflow where no parameter does.
+    sums = [p.sum(dtype=torch.promote_types(p.dtype, torch.float32)) for p in floating]
+    return not sums or bool(torch.stack([torch.isfinite(total) for total in sums]).all())

@@ -29,6 +29,8 @@ def growth_state(orchestrator: Orchestrator) -> dict[str, Any]:
         "trial_flops": orchestrator.growth.trial_flops,
         "executor": orchestrator.executor.state_dict(),
         "controller": orchestrator.controller.state_dict(),
+        "boundary": orchestrator.boundary.state_dict(),
+        "schema_id": orchestrator.gatherer.schema_id,
         "groups": orchestrator.rates.group_order(),
         "sites": [
             [site.name, list(site.shape), site.shape.channel_axis, str(site.dtype)]
@@ -72,6 +74,8 @@ def restore_growth(orchestrator: Orchestrator, state: Mapping[str, Any], *, rng:
     orchestrator.executor.grounds.open(sites)
     orchestrator.executor.load_state_dict(state["executor"])
     orchestrator.controller.load_state_dict(state["controller"])
+    orchestrator.boundary.load_state_dict(state["boundary"])
+    orchestrator.gatherer.schema_id = state["schema_id"]
     orchestrator.rates.regroup(orchestrator.executor.live_seeds(), state["groups"])
     orchestrator.epoch, orchestrator.step = state["epoch"], state["step"]
     orchestrator.training_flops = state["training_flops"]

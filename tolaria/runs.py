@@ -64,12 +64,18 @@ def newest_checkpoint(run: RunDirectory) -> Path:
     Raises:
         CheckpointError: there is none, with what was wrong with those that are there.
     """
-    store = CheckpointStore(run.checkpoints)
-    newest = store.newest_valid()
+    newest, problems = look_for_checkpoint(run)
     if newest is None:
-        problems = "; ".join(store.problems) or "none was written yet"
-        raise CheckpointError(f"{run.path} has no whole checkpoint: {problems}")
+        what = "; ".join(problems) or "none was written yet"
+        raise CheckpointError(f"{run.path} has no whole checkpoint: {what}")
     return newest
+
+
+def look_for_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint, if any, and what is wrong with newer ones; writes nothing."""
+    store = CheckpointStore(run.checkpoints, read_only=True)
+    newest = store.newest_valid()
+    return newest, [f"{name}: {'; '.join(flaws)}" for name, flaws in store.problems.items()]
 
 
 def newest_run(parent: Path = Path("runs")) -> Path | None:

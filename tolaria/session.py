@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from leyline import CheckpointError, Event, RunEnded
-from oona import Bus, BusStatistics
+from leyline import CheckpointError, Event, RunEnded, RunError, RunLockedError
+from oona import Bus, BusStatistics, check_url
 from tolaria import report
 from tolaria.checkpoint import CheckpointStore
 from tolaria.config import EsperConfig
@@ -25,8 +26,8 @@ class Session:
     def __init__(self, run: RunDirectory, bus: Bus, config: EsperConfig):
         self.run = run
         self.bus = bus
-        self.recorder = Recorder(run.journal, bus, run.run_id)
         self._store = CheckpointStore(run.checkpoints, keep=config.keep_checkpoints)
+        self.recorder = Recorder(run.journal, bus, run.run_id)
         self._checkpoints_on = config.checkpoint
         self._closed = False
 
@@ -39,17 +40,16 @@ class Session:
             RunLockedError: a live process holds it.
             BusError: the telemetry URL is malformed.
         """
+        check_url(config.telemetry)  # before anything is written
         path = None if config.run_dir is None else Path(config.run_dir)
-        if resume and path is not None:
-            run = RunDirectory.open(path)
-        else:
-            run = RunDirectory.create(path, now=datetime.now(tz=UTC))
-        try:
+        run = RunDirectory.open(path) if resume and path is not None else _create(path)
+        with ExitStack() as undo:
+            undo.callback(run.close)
             bus = Bus.open(run.path, run.run_id, config.telemetry)
-        except BaseException:
-            run.close()
-            raise
-        return cls(run, bus, config)
+            undo.callback(bus.close)
+            session = cls(run, bus, config)
+            undo.pop_all()
+        return session
 
     def record(self, event: Event) -> None:
         """Record an event everywhere."""
@@ -92,13 +92,27 @@ class Session:
         if self._closed:
             return self.bus.statistics()
         self._closed = True
-        self.record(ended)
-        try:
-            report.write(self.recorder.view, self.run.report)
-        except OSError as error:
-            _LOG.warning("the report could not be written to %s: %s", self.run.report, error)
-        self.recorder.sync()
-        self.recorder.close()
-        statistics = self.bus.close()
-        self.run.close()
-        return statistics
+        with ExitStack() as held:
+            # Whatever fails here, the bus's server ends and the directory is free again.
+            held.callback(self.run.close)
+            held.callback(self.bus.close)
+            held.callback(self.recorder.close)
+            self.record(ended)
+            try:
+                report.write(self.recorder.view, self.run.report)
+            except OSError as error:
+                _LOG.warning("the report could not be written to %s: %s", self.run.report, error)
+            self.recorder.sync()
+        return self.bus.statistics()
+
+
+def _create(path: Path | None) -> RunDirectory:
+    try:
+        return RunDirectory.create(path, now=datetime.now(tz=UTC))
+    except RunLockedError:
+        raise
+    except RunError:
+        if path is not None and (path / "run.json").is_file():
+            # "It already holds a run" is not what to say while that run is alive.
+            RunDirectory.open(path).close()
+        raise

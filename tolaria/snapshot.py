@@ -6,7 +6,8 @@ snapshot handed to `load_state_dict` would become the live state and be corrupte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -47,16 +48,19 @@ class Snapshot:
         Optimizer state that a parameter did not have then is dropped.
         """
         tensors, _ = _state_of(model, optimizers)
-        common = [name for name in tensors if name in self._tensors]
-        _copy([tensors[name] for name in common], [self._tensors[name] for name in common])
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        held = self._tensors
+        common = [n for n, t in tensors.items() if n in held and held[n].shape == t.shape]
+        _copy([tensors[name] for name in common], [held[name] for name in common])
+        names = {id(parameter): name for name, parameter in _parameters(model, optimizers)}
         for number, optimizer in enumerate(optimizers):
             for parameter, state in list(optimizer.state.items()):
-                prefix = f"optimizer.{number}.{names.get(id(parameter), '')}."
+                if id(parameter) not in names:
+                    continue
+                prefix = _prefix(number, names[id(parameter)])
                 for key in list(state):
                     known = prefix + key
                     if known in self._scalars:
-                        state[key] = self._scalars[known]
+                        state[key] = copy.deepcopy(self._scalars[known])
                     elif known not in self._tensors:
                         del state[key]
                 if not state:
@@ -64,20 +68,38 @@ class Snapshot:
             optimizer.zero_grad(set_to_none=True)
 
 
+def _parameters(
+    model: nn.Module, optimizers: Sequence[Optimizer]
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """The model's parameters, then those that only an optimizer knows, such as a loss's own."""
+    own = {}
+    for name, parameter in model.named_parameters():
+        own[id(parameter)] = parameter
+        yield f"model.{name}", parameter
+    groups = (group for optimizer in optimizers for group in optimizer.param_groups)
+    strange = [p for group in groups for p in group["params"] if id(p) not in own]
+    for number, parameter in enumerate(strange):
+        yield f"other.{number}", parameter
+
+
+def _prefix(optimizer: int, parameter: str) -> str:
+    return f"optimizer.{optimizer}.{parameter}."
+
+
 def _state_of(
     model: nn.Module, optimizers: Sequence[Optimizer]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors: dict[str, Tensor] = {f"model.{n}": tensor for n, tensor in model.named_parameters()}
-    tensors |= {f"model.{name}": tensor for name, tensor in model.named_buffers()}
+    tensors: dict[str, Tensor] = dict(_parameters(model, optimizers))
+    names = {id(parameter): name for name, parameter in tensors.items()}
+    tensors |= {f"model.{name}": buffer for name, buffer in model.named_buffers()}
     scalars: dict[str, Any] = {}
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
     for number, optimizer in enumerate(optimizers):
         for parameter, state in optimizer.state.items():
-            prefix = f"optimizer.{number}.{names.get(id(parameter), '')}."
-            for key, value in state.items():
+            prefix = _prefix(number, names.get(id(parameter), ""))
+            for key, value in state.items() if id(parameter) in names else ():
                 target = tensors if isinstance(value, Tensor) else scalars
                 target[prefix + key] = value
-    return {name: tensor.detach() for name, tensor in tensors.items()}, scalars
+    return {name: tensor.detach() for name, tensor in tensors.items()}, copy.deepcopy(scalars)
 
 
 def _copy(into: list[Tensor], out_of: list[Tensor]) -> None:

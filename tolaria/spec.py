@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lightning.pytorch as pl
 import msgspec
@@ -15,6 +15,8 @@ from kasmina import isolated_rng
 from leyline import ConfigError, EsperError
 from tolaria import data as built_in
 from tolaria.config import EsperConfig, load_config, read_toml
+
+_SMALL_SETS: Final = ("digits", "mnist1d")
 
 
 class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +30,8 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Where a built-in set that is not shipped lies."""
     epochs: int | None = None
     """Epochs to train; None: what the built-in task is meant for, or 30."""
+    threads: int | None = None
+    """Threads torch may use; None: one for the small built-in sets, else torch's own choice."""
     model_args: dict[str, Any] = {}
     """Keyword arguments of the model's class."""
     data_args: dict[str, Any] = {}
@@ -36,6 +40,15 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Keyword arguments of lightning's Trainer."""
     esper: dict[str, Any] = {}
     """Settings of EsperConfig."""
+
+    def num_threads(self) -> int | None:
+        """Threads to set; None leaves torch's choice.
+
+        Every small tensor waits for a barrier per thread: on contended cores two threads were ten
+        times slower than one on the small sets.
+        """
+        small = self.model is None and self.data in _SMALL_SETS
+        return self.threads or (1 if small else None)
 
     def config(self, overrides: Mapping[str, Any] | None = None) -> EsperConfig:
         """The resolved growth settings."""

@@ -57,8 +57,8 @@ def summarise(
 def seeds_table(view: RunView, *, cancelled: bool = False) -> Table:
     """Each life of each seed; candidates that never touched the host only on request."""
     table = _plain_table(gap=1)
-    for heading in ("seed", "blueprint"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("seed", overflow="fold")
+    table.add_column("blueprint", no_wrap=True)
     for heading in ("params", "trial gain", "counterfactual"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("now", no_wrap=True)

@@ -10,22 +10,22 @@ from typing import Any, Final
 
 import lightning.pytorch as pl
 import msgspec
+import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from rich.console import Console
 
 from leyline import ConfigError, Event, RunStarted
 from tolaria.callback import EsperCallback
-from tolaria.checkpoint import CheckpointStore
 from tolaria.compare import compare
 from tolaria.config import EsperConfig
 from tolaria.run import RunDirectory
-from tolaria.runs import StoredSpec, newest_run, read_stored_spec, store_spec
+from tolaria.runs import StoredSpec, look_for_checkpoint, newest_run, read_stored_spec, store_spec
 from tolaria.spec import TrainSpec, build, read_spec
 from tolaria.summary import summarise
 from tolaria.terminal import Terminal
 
 _INTERRUPTED: Final = 130
-_QUIET_TRAINER: Final = {
+QUIET_TRAINER: Final = {
     "logger": False,
     "enable_checkpointing": False,
     "enable_progress_bar": False,
@@ -40,6 +40,7 @@ def run_command(
     data: str | None,
     data_dir: str | None,
     epochs: int | None,
+    threads: int | None,
     rng_seed: int | None,
     run_dir: str | None,
     telemetry: str | None,
@@ -49,9 +50,10 @@ def run_command(
 ) -> None:
     """Run `esper train` with its options as they were given; None is "not given"."""
     console = Console(highlight=False)
-    spec = _spec_of(target, data=data, data_dir=data_dir, epochs=epochs)
-    given = {"rng_seed": rng_seed, "run_dir": run_dir, "telemetry": telemetry, "policy": policy}
-    config = spec.config({name: value for name, value in given.items() if value is not None})
+    given = {"data": data, "data_dir": data_dir, "epochs": epochs, "threads": threads}
+    spec = _spec_of(target, {n: v for n, v in given.items() if v is not None})
+    settings = {"rng_seed": rng_seed, "run_dir": run_dir, "telemetry": telemetry, "policy": policy}
+    config = spec.config({name: value for name, value in settings.items() if value is not None})
     run_path = _run_to_resume(config) if resume else None
     checkpoint: Path | None = None
     if resume:
@@ -62,15 +64,12 @@ def run_command(
     _train(console, spec, config, checkpoint, resume=run_path is not None, compared=compare)
 
 
-def _spec_of(
-    target: str | None, *, data: str | None, data_dir: str | None, epochs: int | None
-) -> TrainSpec:
+def _spec_of(target: str | None, given: dict[str, Any]) -> TrainSpec:
     if target is not None and ":" not in target:
         spec = read_spec(Path(target))
     else:
         spec = TrainSpec(model=target)
-    given = {"data": data, "data_dir": data_dir, "epochs": epochs}
-    return msgspec.structs.replace(spec, **{k: v for k, v in given.items() if v is not None})
+    return msgspec.structs.replace(spec, **given)
 
 
 def _run_to_resume(config: EsperConfig) -> Path | None:
@@ -100,9 +99,8 @@ def _where_to_resume(
             raise ConfigError(
                 f"{run_path} was started with rng_seed={stored.rng_seed}, not {config.rng_seed}"
             )
-    store = CheckpointStore(RunDirectory.open(run_path, lock=False).checkpoints)
-    newest = store.newest_valid()
-    for problem in store.problems:
+    newest, problems = look_for_checkpoint(RunDirectory.open(run_path, lock=False))
+    for problem in problems:
         console.print(f"checkpoint passed over: {problem}")
     if newest is None:
         console.print(f"nothing saved yet in {run_path}: starting from the beginning")
@@ -135,7 +133,10 @@ def _train(
     resume: bool,
     compared: bool,
 ) -> None:
-    _quiet_lightning()
+    quiet_lightning()
+    threads = spec.num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
     module, data, num_epochs = build(spec, config.rng_seed)
     callback = EsperCallback(config)
     callback.resume_run, callback.close_after_fit = resume, False
@@ -154,7 +155,7 @@ def _train(
     bus = None if config.telemetry == "off" else ledger
     with Terminal(console, bus=bus) as terminal:
         callback.listeners += [keep_spec, terminal.apply]
-        options = {"max_epochs": num_epochs, **_QUIET_TRAINER, **spec.trainer}
+        options = {"max_epochs": num_epochs, **QUIET_TRAINER, **spec.trainer}
         options["callbacks"] = [callback, _Progress(terminal)]
         trainer = pl.Trainer(**options)
         pl.seed_everything(config.rng_seed, verbose=False)
@@ -192,7 +193,7 @@ def _say_interrupted(console: Console, callback: EsperCallback) -> None:
     console.print(f"interrupted; go on with the same command and --resume --run-dir {where}")
 
 
-def _quiet_lightning() -> None:
+def quiet_lightning() -> None:
     """Hardware banners and tips on small settings are not what the user came for."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -23,6 +23,11 @@ def is_image_like(shape: SiteShape) -> bool:
     return shape.channels_first and shape.num_spatial in _CONVOLUTIONS
 
 
+def is_mixable(shape: SiteShape) -> bool:
+    """Channels last, or image-like: what a linear map over the channels needs."""
+    return not shape.channels_first or is_image_like(shape)
+
+
 def _norm(shape: SiteShape) -> nn.Module:
     if shape.channels_first:
         return nn.GroupNorm(1, shape.channels)
@@ -91,8 +96,8 @@ def norm(shape: SiteShape) -> nn.Module:
 
 
 BUILT_IN: Final = (
-    Blueprint("low_rank", low_rank, accept_all, built_in=True),
-    Blueprint("bottleneck_mlp", bottleneck_mlp, accept_all, built_in=True),
+    Blueprint("low_rank", low_rank, is_mixable, built_in=True),
+    Blueprint("bottleneck_mlp", bottleneck_mlp, is_mixable, built_in=True),
     Blueprint("pointwise_conv", pointwise_conv, is_image_like, built_in=True),
     Blueprint("depthwise_conv", depthwise_conv, is_image_like, built_in=True),
     Blueprint("conv", conv, is_image_like, built_in=True),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from kasmina.guard import attempt, describe
 from kasmina.rng import isolated_rng
 from kasmina.shape import SiteShape
 from leyline import BlueprintError
@@ -32,10 +33,24 @@ class Blueprint:
             return self.factory(shape)
 
     def num_parameters(self, shape: SiteShape) -> int:
-        """Parameters it would add at a site of this shape, counted without allocating them."""
-        with isolated_rng(0), torch.device("meta"):
-            module = self.factory(shape)
+        """Parameters it would add at a site of this shape, counted without allocating them.
+
+        Raises:
+            BlueprintError: the factory fails.
+        """
+        module = attempt(lambda: self._build_on_meta(shape))
+        if isinstance(module, Exception):  # some initialisers need real tensors
+            module = attempt(lambda: self.build(shape, rng_seed=0))
+        if isinstance(module, Exception):
+            raise BlueprintError(
+                f"blueprint {self.name!r} cannot be built for a site of shape {tuple(shape)}: "
+                f"{describe(module)}; mend its factory, or let accepts= refuse this shape"
+            ) from module
         return sum(parameter.numel() for parameter in module.parameters())
+
+    def _build_on_meta(self, shape: SiteShape) -> nn.Module:
+        with isolated_rng(0), torch.device("meta"):
+            return self.factory(shape)
 
 
 class Catalogue:

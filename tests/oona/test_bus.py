@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -201,9 +202,9 @@ def test_the_same_server_is_not_sent_the_history_again(tmp_path: Path, oona_url:
         with oona.Bus.open(tmp_path, "run", oona_url) as bus:
             assert bus.offer(STEP)
     client = redis.Redis.from_url(oona_url)
-    num_entries = client.xlen("esper:run:metric")
+    sent = [int(fields[b"num_events"]) for _, fields in client.xrange("esper:run:metric")]
     client.close()
-    assert num_entries == 3
+    assert sent == [1, 1, 1]
     assert bus.statistics().delivered == 3
 
 
@@ -246,6 +247,28 @@ def test_a_killed_trainer_loses_nothing(
         assert all(envelope.event.step == envelope.sequence for envelope in read)  # type: ignore[union-attr]
         assert bus.offer(STEP)
         assert bus.statistics().offered == statistics.offered + 1
+
+
+def test_a_killed_trainer_leaves_no_directory_for_long(
+    tmp_path: Path,
+    spawn: Callable[..., subprocess.Popen[bytes]],
+    servers_of: Callable[[int], list[int]],
+    wait_for_end: Callable[[int], bool],
+) -> None:
+    """The embedded server dies with a killed trainer; the next bus removes its directory."""
+    trainer = spawn(TRAINER, str(tmp_path), "embedded")
+    assert trainer.stdout is not None
+    trainer.stdout.read(1)
+    (server,) = servers_of(trainer.pid)
+    trainer.kill()
+    assert wait_for_end(server)
+    left = Path(json.loads((tmp_path / "bus.json").read_text())["url"].removeprefix("unix://"))
+    assert left.parent.exists()
+    with oona.Bus.open(tmp_path, "run") as bus:
+        assert not left.parent.exists()
+        assert bus.flush(20.0)
+        assert_exact(bus.statistics())
+        assert oona.count_delivered(bus.url, "run") > 0
 
 
 def test_a_damaged_record_is_counted_and_not_delivered(tmp_path: Path) -> None:
@@ -354,6 +377,8 @@ def test_an_interrupted_offer_leaves_the_bus_whole(tmp_path: Path) -> None:
         statistics = bus.statistics()
         assert_exact(statistics)
         assert num_offers <= statistics.offered <= num_offers + num_interrupts
+    with oona.Bus.open(tmp_path, "run", "memory") as bus:
+        assert all(bus.offer(STEP) for _ in range(200))
     sequences = [envelope.sequence for envelope in oona.read(tmp_path)]
     assert len(sequences) == len(outbox_file.read_file(tmp_path / outbox_file.FILE_NAME)[0])
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import leyline
+import oona
 from leyline import Priority
 from oona import outbox_file
 from oona.outbox import Outbox
@@ -161,3 +162,20 @@ def test_a_reader_sees_all_lanes_and_counts_damage(tmp_path: Path) -> None:
         everything.remove(damaged)
     path.write_bytes(content)
     assert outbox_file.read_file(path) == (everything, 3)
+
+
+def test_ledger_of_a_directory_is_the_live_ledger(tmp_path: Path) -> None:
+    """Another process reads the same counts from the run directory that the bus itself reports."""
+    with oona.Bus.open(tmp_path, "run", "memory") as bus:
+        for step in range(20):
+            bus.offer(leyline.StepMetrics(step=step, loss=1.0))
+        assert bus.flush(5.0)
+        live, read = bus.statistics(), oona.ledger(tmp_path)
+
+    counts = (read.offered, read.delivered, read.dropped, read.queued)
+    assert counts == (live.offered, live.delivered, live.dropped, live.queued) == (20, 20, 0, 0)
+
+
+def test_ledger_of_a_run_without_a_bus_is_zero(tmp_path: Path) -> None:
+    """A run whose telemetry is off has an empty ledger."""
+    assert oona.ledger(tmp_path) == oona.Ledger(0, 0, 0, {})

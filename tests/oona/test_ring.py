@@ -121,6 +121,7 @@ def test_a_kill_at_any_line_leaves_the_old_state_or_the_new() -> None:
             assert found.is_sane()
             assert state.accepted in (before.accepted, before.accepted + accepted)
             assert found.num_waiting(state) == state.accepted - state.acknowledged
+            assert found.history(0)[1] == 0, "a live reader never takes half a record for damage"
         copies.clear()
     assert ring.state.delivered > 10
     assert ring.state.oldest > 0, "the ring wrapped"

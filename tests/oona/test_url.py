@@ -39,7 +39,7 @@ BAD = [
 @pytest.mark.parametrize("url", GOOD)
 def test_what_a_server_can_have_is_allowed(url: str) -> None:
     """Every documented form passes, and no form shows its password."""
-    bus_url.check(url)
+    bus_url.check_url(url)
     assert "secret" not in bus_url.redact(url)
     assert "secret" not in bus_url.without_password(url)
 
@@ -48,7 +48,7 @@ def test_what_a_server_can_have_is_allowed(url: str) -> None:
 def test_a_malformed_url_is_refused_by_name(url: str) -> None:
     """The error says what is allowed and never shows a password."""
     with pytest.raises(leyline.BusError, match="allowed") as caught:
-        bus_url.check(url)
+        bus_url.check_url(url)
     assert "secret" not in str(caught.value)
 
 

@@ -62,7 +62,7 @@ class Classifier(L.LightningModule):
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(labels))
 
     def _learning_rate_factor(self, epoch: int) -> float:
-        """Of the 0-based epoch: 1 at first, FINAL_FACTOR in the last epoch and after it."""
+        """Of the 0-based epoch: 1 at first, FINAL_FACTOR from the last on; 1 in runs of 1 or 2."""
         start, last = CONSTANT_SHARE * self.num_epochs, self.num_epochs - 1
         if epoch < start or start >= last:
             return 1.0

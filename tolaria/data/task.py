@@ -42,7 +42,7 @@ RECIPES = MappingProxyType(
     {
         "digits": Recipe(lambda _: splits.digits(), hosts.digits_host, 30, 32, 3e-3),
         "mnist1d": Recipe(lambda _: splits.mnist1d(), hosts.mnist1d_host, 30, 64, 1e-2),
-        "fashion": Recipe(splits.fashion, hosts.fashion_host, 10, 128, 3e-3),
+        "fashion-mnist": Recipe(splits.fashion, hosts.fashion_host, 10, 128, 3e-3),
     }
 )
 
@@ -57,7 +57,7 @@ def load(
 ) -> Task:
     """Make a built-in task; the same arguments make the same weights and the same batches.
 
-    `data_dir` is read by "fashion" alone. Without `num_epochs` the task's own number is taken.
+    Only "fashion-mnist" reads `data_dir`. Without `num_epochs` the task's own number is taken.
     The global random-number generators are left as they were.
 
     Raises:

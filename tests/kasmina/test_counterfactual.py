@@ -1,0 +1,76 @@
+"""Counterfactuals: exactly the difference of two evaluations, and the live model stays as it is."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kasmina import FunctionTask
+from kasmina.counterfactual import counterfactual_gains
+from kasmina.slot import attached_seeds
+from tests.kasmina.growing import Raises, cross_entropy, everything, grow
+from tests.kasmina.hosts import HOSTS, ResNet
+
+X = HOSTS["resnet"].example()
+HELD_OUT = [(X + shift, torch.tensor([0, 1, 2, 3])) for shift in range(4)]
+
+
+def losses(model: nn.Module, *off: str) -> Tensor:
+    """By hand, on a copy: every held-out loss in eval mode with some seeds at alpha 0."""
+    copied = copy.deepcopy(model).eval()
+    for name in off:
+        attached_seeds(copied)[name][2].blend(0.0)
+    with torch.no_grad():
+        return torch.stack([cross_entropy(copied, batch).double() for batch in HELD_OUT])
+
+
+def test_it_is_the_difference_of_two_evaluations_by_hand() -> None:
+    """Mean and standard error of loss without minus loss as it is, each seed by itself."""
+    model = ResNet()
+    for site, number in (("stem", 0), ("blocks.0", 0), ("blocks.0", 1)):
+        grow(model, site, X, alpha=1.0, blueprint="conv", number=number)
+    names = list(attached_seeds(model))
+    gains = counterfactual_gains(FunctionTask(model, cross_entropy), names, HELD_OUT)
+    assert list(gains) == names
+    for name, (gain, error) in gains.items():
+        difference = losses(model, name) - losses(model)
+        assert gain == float(difference.mean()) != 0.0
+        assert error == float(difference.std() / 2)
+
+
+def test_the_live_model_is_untouched() -> None:
+    """Weights, buffers, gradients, modes, activity and random streams are as before."""
+    model = ResNet()
+    seed = grow(model, "stem", X, alpha=1.0)
+    cross_entropy(model, HELD_OUT[0]).backward()
+    before = everything(model)
+    counterfactual_gains(FunctionTask(model, cross_entropy), ["stem/0"], HELD_OUT)
+    assert everything(model) == before
+    assert seed.active
+
+
+@pytest.mark.parametrize("order", [["stem/0", "stem/1"], ["stem/1", "stem/0"]])
+def test_a_seed_that_is_out_is_worth_nothing_and_stays_out(order: list[str]) -> None:
+    """Measuring an inactive seed gives 0 and does not bring it into the next measurement."""
+    model = ResNet()
+    grow(model, "stem", X, alpha=1.0, number=0)
+    out = grow(model, "stem", X, alpha=1.0, number=1, blueprint="conv")
+    out.fault = "broken"
+    out.blend(1.0)
+    gains = counterfactual_gains(FunctionTask(model, cross_entropy), order, HELD_OUT)
+    assert gains["stem/1"] == (0.0, 0.0)
+    assert gains["stem/0"][0] == float((losses(model, "stem/0") - losses(model)).mean())
+
+
+def test_a_seed_that_fails_on_the_way_is_worth_nothing() -> None:
+    """Its fault in the first pass leaves the others' figures right."""
+    model = ResNet()
+    grow(model, "stem", X, alpha=1.0, number=0)
+    grow(model, "stem", X, alpha=1.0, number=1, body=Raises())
+    names = ["stem/1", "stem/0"]
+    gains = counterfactual_gains(FunctionTask(model, cross_entropy), names, HELD_OUT)
+    assert gains["stem/1"][0] == 0.0
+    assert gains["stem/0"][0] == float((losses(model, "stem/0") - losses(model)).mean())

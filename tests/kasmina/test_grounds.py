@@ -1,0 +1,69 @@
+"""The grounds: what fits where, how large it is, and numbers that a resumed run keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from kasmina import discover
+from kasmina.blueprints import catalogue
+from kasmina.grounds import Grounds
+from leyline import BlueprintError, SiteError
+from tests.kasmina.hosts import HOSTS, conv_net
+
+
+@pytest.fixture
+def grounds() -> Grounds:
+    opened = Grounds()
+    opened.open(discover(conv_net(), (HOSTS["conv_net"].example(),)))
+    return opened
+
+
+def test_candidates_are_every_pair_that_fits(grounds: Grounds) -> None:
+    """With the size that the built module has, and the same pairs in the contract's words."""
+    pairs = {(c.site, c.blueprint): c.parameters for c in grounds.candidates}
+    expected = {
+        (site.name, name): sum(p.numel() for p in blueprint.build(site.shape, 0).parameters())
+        for site in grounds.sites
+        for name, blueprint in catalogue.by_name.items()
+        if blueprint.accepts(site.shape)
+    }
+    assert pairs == expected
+    assert {(s.name, b) for s in grounds.site_infos() for b in s.accepts} == set(expected)
+    assert all(grounds.size(*pair) == size for pair, size in expected.items())
+
+
+def test_nothing_can_be_planted_before_the_sites_are_known() -> None:
+    """Closed grounds have no candidates and say that there are no sites."""
+    assert Grounds().candidates == ()
+    with pytest.raises(SiteError, match="sites are none"):
+        Grounds().size("stem", "norm")
+
+
+@pytest.mark.parametrize(
+    ("site", "blueprint", "error", "reason"),
+    [
+        ("neck", "norm", SiteError, "'neck' is not a site.*stem, block, block.0, head"),
+        ("head", "conv", SiteError, r"'conv' does not fit site 'head' of shape \(4, 4\)"),
+        ("stem", "cnv", BlueprintError, "'cnv' is not registered"),
+    ],
+)
+def test_a_pair_that_does_not_fit_says_why(
+    grounds: Grounds, site: str, blueprint: str, error: type[Exception], reason: str
+) -> None:
+    """An unknown site, an unknown blueprint and a misfit are three different sentences."""
+    with pytest.raises(error, match=reason):
+        grounds.size(site, blueprint)
+
+
+def test_saved_numbers_come_first(grounds: Grounds) -> None:
+    """After a resume old numbers mean what they meant; blueprints added since come behind."""
+    saved = list(reversed(grounds.blueprints))[:3]
+    before = {(c.site, c.blueprint): c.parameters for c in grounds.candidates}
+    grounds.renumber(saved)
+    assert grounds.blueprints[:3] == tuple(saved)
+    assert set(grounds.blueprints) == set(catalogue.by_name)
+    assert {(c.site, c.blueprint): c.parameters for c in grounds.candidates} == before
+    site, name = grounds.at(grounds.site_index("block"), grounds.blueprint_index(saved[1]))
+    assert (site.name, name) == ("block", saved[1])
+    with pytest.raises(BlueprintError, match="'gone'"):
+        grounds.renumber(["gone"])

@@ -1,0 +1,338 @@
+"""Races: the live run does not notice, the useful candidate wins, the broken one is out."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import kasmina
+from kasmina import FunctionTask, OptimizerRecipe, RaceRules, Site, discover
+from kasmina.blueprints import catalogue
+from kasmina.nursery import Nursery
+from kasmina.race import HELD_OUT_PIECES, cut
+from kasmina.trial import Trial
+from leyline import TrialError
+from tests.kasmina.growing import (
+    Raises,
+    Returns,
+    Xor,
+    cross_entropy,
+    everything,
+    grow,
+    state_bits,
+    xor_batches,
+)
+from tests.kasmina.hosts import HOSTS, Host, ResNet
+
+RECIPE = OptimizerRecipe(torch.optim.AdamW, {"lr": 0.02})
+RULES = RaceRules(rung_steps=(10, 40), keep=2)
+TRAIN, HELD_OUT = xor_batches(8, rng_seed=1), xor_batches(2, rng_seed=2, size=256)
+Outcome = Callable[..., tuple[Nursery, int]]
+
+
+@pytest.fixture
+def own_blueprints() -> Iterator[None]:
+    """Candidates that fail in training, late, in eval, or by their numbers."""
+    held = dict(catalogue._blueprints)
+
+    def awaits(function: Callable[[nn.Module, Tensor], Any]) -> Callable[[Any], nn.Module]:
+        return lambda shape: Late(function)
+
+    kasmina.register("raises", lambda shape: Raises())
+    kasmina.register("nan", awaits(lambda m, x: x * torch.nan))
+    kasmina.register("nan_in_eval", awaits(lambda m, x: x * (0.0 if m.training else torch.nan)))
+    kasmina.register("late", awaits(lambda m, x: x * m.weight if m.calls < 70 else 1 / 0))
+    kasmina.register("no_graph", lambda shape: Returns(lambda x: x.detach() * 0))
+    yield
+    catalogue._blueprints.clear()
+    catalogue._blueprints.update(held)
+
+
+class Late(nn.Module):
+    def __init__(self, function: Callable[[nn.Module, Tensor], Any]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.function = function
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls += 1
+        return self.function(self, x) + 0 * self.weight
+
+
+def entries(model: nn.Module, x: Tensor, *wanted: str) -> dict[str, tuple[Site, str, int]]:
+    """Candidates "site:blueprint", in order, as germinated in epoch 1."""
+    sites = {site.name: site for site in discover(model, (x,))}
+    split = [name.split(":") for name in wanted]
+    return {f"{s}/{n}": (sites[s], b, 1) for n, (s, b) in enumerate(split)}
+
+
+def race(
+    model: nn.Module, candidates: Mapping[str, tuple[Site, str, int]], **changed: Any
+) -> tuple[dict[str, Trial], int]:
+    nursery = Nursery(model, rng_seed=5)
+    task = FunctionTask(model, changed.pop("loss", cross_entropy))
+    arguments = {
+        "train_batches": TRAIN,
+        "held_out": HELD_OUT,
+        "recipe": RECIPE,
+        "rules": RULES,
+        **changed,
+    }
+    flops = nursery.race(task, candidates, **arguments)
+    trials = {seed: nursery.trial(seed) for seed in candidates}
+    assert all(trials.values())
+    return trials, flops  # type: ignore[return-value] # none is None
+
+
+def measured(trials: Mapping[str, Trial]) -> list[Any]:
+    return [
+        (t.steps, t.gain, t.gain_error, t.fault, t.step_flops, state_bits(t.module.state_dict()))
+        for t in trials.values()
+    ]
+
+
+def regression(model: nn.Module, batch: Tensor) -> Tensor:
+    return model(batch).square().mean()
+
+
+@pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
+def test_a_race_leaves_the_live_model_alone(host: Host) -> None:
+    """Weights, buffers, gradients, modes and every random stream are bit-identical after it."""
+    model, x = host.build(), host.example()
+    grow(model, host.site, x, alpha=0.5, number=7)
+    model(x).sum().backward()
+    candidates = entries(model, x, f"{host.site}:low_rank", f"{host.site}:norm")
+    before = everything(model)
+    trials, _ = race(
+        model,
+        candidates,
+        loss=regression,
+        train_batches=[x],
+        held_out=[x],
+        rules=RaceRules((3, 6), 1),
+    )
+    assert everything(model) == before
+    assert [t.fault for t in trials.values()] == [None, None]
+    assert max(t.steps for t in trials.values()) == 6
+
+
+def test_later_training_is_bit_identical_with_and_without_races() -> None:
+    """Paired run with dropout and running statistics: same losses, same weights, to the bit."""
+    x = HOSTS["resnet"].example()
+    y = torch.tensor([0, 1, 2, 3])
+    runs = []
+    for races in (False, True):
+        torch.manual_seed(0)
+        model = ResNet()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        losses = []
+        for _ in range(3):
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss = cross_entropy(model, (x, y))
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item().hex())
+            if races:
+                batches = [(x, y)]
+                race(
+                    model,
+                    entries(model, x, "blocks.0:conv", "stem:norm"),
+                    train_batches=batches,
+                    held_out=batches,
+                    rules=RaceRules((2,), 1),
+                )
+        runs.append((losses, state_bits(model.state_dict())))
+    assert runs[0] == runs[1]
+
+
+def test_the_useful_candidate_wins_by_more_than_its_noise() -> None:
+    """Only a nonlinear seed can help; it gains many standard errors, a linear one nothing."""
+    model = Xor()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for batch in TRAIN * 10:
+        optimizer.zero_grad()
+        cross_entropy(model, batch).backward()
+        optimizer.step()
+    candidates = entries(model, TRAIN[0][0], "body:bottleneck_mlp", "head:low_rank")
+    trials, _ = race(model, candidates, rules=RaceRules((50, 300), 2))
+    useful, useless = trials.values()
+    assert useful.gain > 0.2
+    assert useful.gain > 5 * useful.gain_error > 0
+    assert abs(useless.gain) < 0.1
+
+
+def test_the_gain_is_what_two_evaluations_by_hand_give() -> None:
+    """Loss of the bare model minus loss with the trained seed, batch by batch, in eval mode."""
+    model = Xor()
+    trials, _ = race(model, entries(model, TRAIN[0][0], "body:bottleneck_mlp"))
+    (trial,) = trials.values()
+    grown = copy.deepcopy(model)
+    body = grown.body
+    grown.body = nn.Sequential(body, Residual(trial.module.body))
+    differences = [
+        (cross_entropy(model, piece) - cross_entropy(grown, piece)).item()
+        for piece in cut(HELD_OUT)
+    ]
+    assert len(differences) == HELD_OUT_PIECES
+    assert trial.gain == pytest.approx(sum(differences) / len(differences), abs=1e-6)
+
+
+class Residual(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+def test_the_same_inputs_give_the_same_race() -> None:
+    """Gains, steps, FLOPs and trained weights are bit-identical, whatever was drawn before."""
+    torch.manual_seed(4)
+    model = Xor()
+    candidates = entries(model, TRAIN[0][0], "body:low_rank", "body:bottleneck_mlp", "head:norm")
+    first, first_flops = race(model, candidates)
+    torch.rand(5)
+    second, second_flops = race(model, candidates)
+    assert measured(first) == measured(second)
+    assert first_flops == second_flops
+
+
+@pytest.mark.usefixtures("own_blueprints")
+@pytest.mark.parametrize(
+    ("broken", "fault"),
+    [
+        ("raises", "ValueError: no luck today"),
+        ("nan", "not finite"),
+        ("nan_in_eval", "not finite"),
+        ("late", "ZeroDivisionError"),
+        ("no_graph", "does not require grad"),
+    ],
+)
+def test_a_broken_candidate_leaves_and_the_others_do_not_notice(broken: str, fault: str) -> None:
+    """It has a fault and no gain; the others have the bits they have in a race without it."""
+    torch.manual_seed(0)
+    model = Xor()
+    x = TRAIN[0][0]
+    alone, _ = race(model, entries(model, x, "body:low_rank", "head:norm"))
+    sites = {site.name: site for site in discover(model, (x,))}
+    beside = {
+        "body/0": (sites["body"], "low_rank", 1),
+        "body/9": (sites["body"], broken, 1),
+        "head/1": (sites["head"], "norm", 1),
+    }
+    trials, _ = race(model, beside, rules=RaceRules(RULES.rung_steps, keep=3))
+    outcome = trials.pop("body/9")
+    assert outcome.fault is not None
+    assert fault in outcome.fault
+    assert math.isnan(outcome.gain)
+    assert math.isnan(outcome.gain_error)
+    assert measured(trials) == measured(alone)
+
+
+def test_the_best_go_on_wherever_they_stand() -> None:
+    """The one candidate that is kept is the one with the highest gain at the first rung."""
+    model, x = Xor(), TRAIN[0][0]
+    for wanted in (
+        ["body:bottleneck_mlp", "head:low_rank"],
+        ["head:low_rank", "body:bottleneck_mlp"],
+    ):
+        trials, _ = race(model, entries(model, x, *wanted), rules=RaceRules((60, 70), 1))
+        best, rest = sorted(trials.values(), key=lambda trial: -trial.gain)
+        assert (best.steps, rest.steps) == (70, 60)
+        assert best.blueprint == "bottleneck_mlp"
+
+
+@pytest.mark.usefixtures("own_blueprints")
+@pytest.mark.parametrize("broken", ["raises", "nan", "nan_in_eval"])
+def test_a_broken_candidate_takes_no_place(broken: str) -> None:
+    """With one place in the next rung it goes to the one that works."""
+    model, x = Xor(), TRAIN[0][0]
+    trials, _ = race(
+        model, entries(model, x, f"body:{broken}", "body:norm"), rules=RaceRules((2, 5), 1)
+    )
+    assert [trial.steps == 5 for trial in trials.values()] == [False, True]
+
+
+def test_only_the_best_go_on_and_ties_keep_their_order() -> None:
+    """Losers keep the gain they had at their rung; of equals the first of the catalogue stays."""
+    model, x = Xor(), TRAIN[0][0]
+    still = OptimizerRecipe(torch.optim.SGD, {"lr": 0.0})
+    wanted = ["body:norm", "head:norm", "body:low_rank", "head:low_rank"]
+    trials, _ = race(model, entries(model, x, *wanted), recipe=still, rules=RaceRules((2, 5), 2))
+    assert [t.gain for t in trials.values()] == [0.0] * 4
+    assert [t.steps for t in trials.values()] == [5, 5, 2, 2]
+
+
+def test_trials_go_round_the_batches_in_order() -> None:
+    """Trial step i takes the i-th live batch, round and round, across rungs too."""
+    seen: list[int] = []
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        if torch.is_grad_enabled():
+            seen.append(next(n for n, b in enumerate(TRAIN[:3]) if b is batch))
+        return cross_entropy(model, batch)
+
+    model = Xor()
+    candidates = entries(model, TRAIN[0][0], "body:norm")
+    race(model, candidates, loss=loss, train_batches=TRAIN[:3], rules=RaceRules((4, 7), 1))
+    assert seen == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_random_loss_is_paired_too() -> None:
+    """A loss that draws numbers draws the same with and without the seed: no gain, no noise."""
+
+    def noisy(model: nn.Module, batch: Any) -> Tensor:
+        return cross_entropy(model, batch) + torch.rand(())
+
+    model = Xor()
+    still = OptimizerRecipe(torch.optim.SGD, {"lr": 0.0})
+    trials, _ = race(model, entries(model, TRAIN[0][0], "body:norm"), loss=noisy, recipe=still)
+    assert [(t.gain, t.gain_error) for t in trials.values()] == [(0.0, 0.0)]
+
+
+def test_flops_grow_with_steps_and_candidates() -> None:
+    """Exactly: steps times a step's FLOPs, and one pass over the held-out batches per measure."""
+    model, x = Xor(), TRAIN[0][0]
+    one = entries(model, x, "body:low_rank")
+    trials, few = race(model, one, rules=RaceRules((5,), 1))
+    step = trials["body/0"].step_flops
+    _, many = race(model, one, rules=RaceRules((25,), 1))
+    assert step > 0
+    assert many - few == 20 * step
+    _, both = race(model, entries(model, x, "body:low_rank", "head:low_rank"), rules=RULES)
+    assert both > many
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"loss": lambda model, batch: model.missing(batch)}, "the loss fails on a copy: Attrib"),
+        ({"loss": lambda model, batch: 1.0}, "the loss fails on a copy: AttributeError"),
+        ({"loss": None}, "no loss_fn was given"),
+        ({"train_batches": []}, "no training batches were seen"),
+        ({"held_out": []}, "no held-out batches were seen"),
+    ],
+)
+def test_no_trial_is_possible_and_why(changed: dict[str, Any], reason: str) -> None:
+    """A task that cannot be tried is one TrialError with the reason; the model is untouched."""
+    model = Xor()
+    before = everything(model)
+    with pytest.raises(TrialError, match=rf"^no trial: .*{reason}"):
+        race(model, entries(model, TRAIN[0][0], "body:norm"), **changed)
+    assert everything(model) == before
+
+
+def test_held_out_batches_are_cut_into_pairs() -> None:
+    """Few batches become at least 32 pieces, many stay as they are."""
+    assert len(cut(HELD_OUT)) == HELD_OUT_PIECES
+    assert len(cut(xor_batches(40, 0))) == 40
+    assert cut([]) == []

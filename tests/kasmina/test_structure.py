@@ -1,0 +1,257 @@
+"""Structure: a state dict grows a fresh host to what it describes, from every kind of file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from kasmina import detach, grow_on_load, load
+from kasmina.slot import attached_seeds
+from kasmina.structure import MODEL_FILE, described_seeds, match_structure
+from leyline import BlueprintError, CheckpointError, EsperError, SiteError
+from tests.kasmina.growing import bits, everything, grow, state_bits
+from tests.kasmina.hosts import HOSTS, Conv1dNet, Host, conv_net
+
+every_host = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
+X = HOSTS["conv_net"].example()
+Write = Callable[[nn.Module, Path], Path]
+
+
+def safetensors_file(model: nn.Module, folder: Path) -> Path:
+    file = folder / "grown.safetensors"
+    safetensors.torch.save_file(model.state_dict(), file)
+    return file
+
+
+def checkpoint_directory(model: nn.Module, folder: Path) -> Path:
+    safetensors.torch.save_file(model.state_dict(), folder / MODEL_FILE)
+    return folder
+
+
+def lightning_checkpoint(model: nn.Module, folder: Path) -> Path:
+    file = folder / "last.ckpt"
+    state = {f"net.{name}": tensor for name, tensor in model.state_dict().items()}
+    state["loss.weight"] = torch.ones(3)
+    torch.save({"epoch": 3, "state_dict": state, "loops": {"fit": [1, None]}}, file)
+    return file
+
+
+def torch_file(model: nn.Module, folder: Path) -> Path:
+    file = folder / "weights.pt"
+    torch.save(model.state_dict(), file)
+    return file
+
+
+KINDS: list[Write] = [safetensors_file, checkpoint_directory, lightning_checkpoint, torch_file]
+
+
+def grown_conv_net() -> nn.Module:
+    """Seeds on leaves and on a Sequential, two at one site, one of them frozen, one inactive."""
+    model = conv_net()
+    grow(model, "stem", X, alpha=1.0, blueprint="conv")
+    grow(model, "stem", X, alpha=0.3, blueprint="norm", number=12)
+    grow(model, "block", X, alpha=1.0, blueprint="depthwise_conv", number=3).requires_grad_(False)
+    grow(model, "head", X, alpha=0.0)
+    return model
+
+
+@every_host
+@pytest.mark.parametrize("write", KINDS)
+def test_a_file_grows_a_fresh_host(host: Host, write: Write, tmp_path: Path) -> None:
+    """Equal outputs and state dicts, from a host with other weights and no seeds."""
+    x = host.example()
+    model = host.build().eval()
+    grow(model, host.site, x, alpha=0.3)
+    grow(model, host.site, x, alpha=1.0, blueprint="norm", number=1)
+    torch.manual_seed(99)
+    fresh = host.build().eval()
+    assert load(fresh, write(model, tmp_path)) is fresh
+    assert bits(fresh(x)) == bits(model(x))
+    assert state_bits(fresh.state_dict()) == state_bits(model.state_dict())
+    assert list(attached_seeds(fresh)) == list(attached_seeds(model))
+
+
+@pytest.mark.parametrize("write", KINDS)
+def test_everything_about_the_seeds_is_restored(write: Write, tmp_path: Path) -> None:
+    """Names, blueprints, order, activity and what is trainable, over a host grown otherwise."""
+    model = grown_conv_net()
+    other = conv_net()
+    grow(other, "stem", X, alpha=1.0, blueprint="norm", number=0)
+    grow(other, "stem", X, alpha=1.0, blueprint="norm", number=12)
+    grow(other, "block.0", X, alpha=1.0)
+    load(other, str(write(model, tmp_path)))
+    assert [
+        (name, site, seed.blueprint, seed.shape, float(seed.alpha), seed.active)
+        for name, (site, _, seed) in attached_seeds(other).items()
+    ] == [
+        (name, site, seed.blueprint, seed.shape, float(seed.alpha), seed.active)
+        for name, (site, _, seed) in attached_seeds(model).items()
+    ]
+    theirs = {n: p.requires_grad for n, p in model.named_parameters()}
+    assert {n: p.requires_grad for n, p in other.named_parameters()} == theirs
+    assert bits(other(X)) == bits(model(X))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("held", [(), (0,), (1,), (0, 1), (1, 0)])
+def test_seeds_of_a_site_keep_their_order(order: tuple[int, ...], held: tuple[int, ...]) -> None:
+    """One extends what the other made: whatever the model held before, the order is the saved."""
+    model, other = conv_net(), conv_net()
+    kinds = {0: "conv", 1: "norm"}
+    for number in order:
+        grow(model, "stem", X, alpha=1.0, blueprint=kinds[number], number=number)
+    for number in held:
+        grow(other, "stem", X, alpha=0.5, blueprint=kinds[number], number=number)
+    kept = {name: seed for name, (_, _, seed) in attached_seeds(other).items()}
+    match_structure(other, model.state_dict())
+    other.load_state_dict(model.state_dict())
+    assert bits(other(X)) == bits(model(X))
+    after = {name: seed for name, (_, _, seed) in attached_seeds(other).items()}
+    assert all(after[name] is seed for name, seed in kept.items())
+
+
+def test_a_hook_grows_on_load_state_dict_until_it_is_removed() -> None:
+    """Also below a wrapper, also back to fewer seeds; afterwards torch's own strictness is back."""
+    model = grown_conv_net()
+    state = model.state_dict()
+    wrapper = nn.ModuleDict({"net": conv_net()})
+    handle = grow_on_load(wrapper.net)
+    wrapper.load_state_dict({f"net.{name}": value for name, value in state.items()})
+    assert bits(wrapper.net(X)) == bits(model(X))
+    wrapper.net.load_state_dict(detach(model).state_dict())
+    assert attached_seeds(wrapper) == {}
+    handle.remove()
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        wrapper.net.load_state_dict(state)
+
+
+def test_detach_leaves_the_trained_host() -> None:
+    """Every seed goes, the host's own weights stay."""
+    model = grown_conv_net()
+    own = {n: v for n, v in state_bits(model.state_dict()).items() if ".esper." not in n}
+    assert detach(model) is model
+    assert state_bits(model.state_dict()) == own
+
+
+def _other_class(model: nn.Module) -> nn.Module:
+    return Conv1dNet()
+
+
+def _wider_head(model: nn.Module) -> nn.Module:
+    model.head = nn.Linear(8, 5)
+    return model
+
+
+@pytest.mark.parametrize("spoil", [_other_class, _wider_head])
+@pytest.mark.parametrize("write", KINDS)
+def test_a_file_of_another_model_is_one_clear_error(
+    write: Write, spoil: Callable[[nn.Module], nn.Module], tmp_path: Path
+) -> None:
+    """CheckpointError names the file and the model; another class is left without seeds."""
+    path = write(grown_conv_net(), tmp_path)
+    wrong = spoil(conv_net())
+    with pytest.raises(
+        CheckpointError, match=rf"{path.name}.* does not fit {type(wrong).__name__}"
+    ):
+        load(wrong, path)
+    if spoil is _other_class:
+        assert attached_seeds(wrong) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "does not exist"),
+        (b"", "cannot be read"),
+        (b"not a model at all", "cannot be read"),
+        (b"\xff" * 64, "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_damaged_or_missing_file_is_named(
+    content: bytes | None, reason: str, suffix: str, tmp_path: Path
+) -> None:
+    """One CheckpointError with the path, and the model is untouched."""
+    file = tmp_path / f"model{suffix}"
+    if content is not None:
+        file.write_bytes(content)
+    model = conv_net()
+    before = everything(model)
+    with pytest.raises(CheckpointError, match=f"{file.name} {reason}"):
+        load(model, file)
+    assert everything(model) == before
+
+
+def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
+    """A hostile checkpoint is refused and its code does not run."""
+    canary = tmp_path / "canary"
+    file = tmp_path / "evil.ckpt"
+    torch.save({"state_dict": {"weight": _Bomb(canary)}}, file)
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint of plain values"):
+        load(conv_net(), file)
+    assert not canary.exists()
+
+
+class _Bomb:
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.canary,)
+
+
+def description(*seeds: Any) -> dict[str, Tensor]:
+    text = json.dumps(list(seeds)).encode()
+    return {"stem.esper._extra_state": torch.tensor(list(text), dtype=torch.uint8)}
+
+
+GOOD = {"key": "0", "seed": "stem/0", "blueprint": "norm", "shape": [4, 8, 6, 6], "channel_axis": 1}
+
+
+def without(key: str) -> dict[str, Any]:
+    return {k: v for k, v in GOOD.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        ({"stem.esper._extra_state": torch.ones(4)}, CheckpointError),
+        ({"stem.esper._extra_state": torch.full((4,), 200, dtype=torch.uint8)}, CheckpointError),
+        (description(1, 2), CheckpointError),
+        *((description(without(key)), CheckpointError) for key in GOOD),
+        (description({**GOOD, "shape": "wide"}), CheckpointError),
+        (description({**GOOD, "channel_axis": "x"}), CheckpointError),
+        (description(GOOD, {**GOOD, "key": "1", "blueprint": "os.system"}), BlueprintError),
+        (
+            {"neck.esper._extra_state": description(GOOD)["stem.esper._extra_state"]},
+            SiteError,
+        ),
+    ],
+)
+def test_a_description_that_is_not_to_be_had_changes_nothing(
+    state: dict[str, Tensor], error: type[EsperError]
+) -> None:
+    """Damaged, incomplete, of an unknown blueprint or site: refused before a seed is moved."""
+    model = conv_net()
+    grow(model, "stem", X, alpha=1.0, number=5)
+    before = everything(model)
+    with pytest.raises(error):
+        match_structure(model, {**state, **description()} if error is SiteError else state)
+    assert everything(model) == before
+
+
+def test_a_state_describes_its_seeds() -> None:
+    """By site and key, in order, with what is needed to build them again."""
+    found = described_seeds(grown_conv_net().state_dict())
+    assert list(found) == [("stem", "0"), ("stem", "12"), ("block", "3"), ("head", "0")]
+    assert found["block", "3"]["blueprint"] == "depthwise_conv"
+    assert found["block", "3"]["shape"] == (4, 8, 6, 6)
+    assert found["block", "3"]["shape"].channel_axis == 1
+    assert described_seeds(conv_net().state_dict()) == {}

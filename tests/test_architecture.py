@@ -1,0 +1,174 @@
+"""What the code of the packages may not contain, read from its syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("leyline", "kasmina", "tamiyo", "oona", "tolaria")
+MODULES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+TREES = {module: ast.parse(source, module) for module, source in MODULES.items()}
+
+WALLS = {
+    "kasmina/guard.py",
+    "kasmina/lightning_file.py",  # torch raises pickle's own errors
+    "oona/publisher.py",
+    "tolaria/boundary.py",
+}
+LIFECYCLE_HOME = "leyline/lifecycle.py"
+
+
+def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
+    """Every node of these kinds in the packages, with its module."""
+    for module, tree in TREES.items():
+        yield from ((module, node) for node in ast.walk(tree) if isinstance(node, kinds))
+
+
+def calls(name: str) -> set[str]:
+    """Modules that call a function under this dotted name."""
+    found = nodes(ast.Call)
+    return {m for m, call in found if isinstance(call, ast.Call) and ast.unparse(call.func) == name}
+
+
+def imported() -> Iterator[tuple[str, str]]:
+    """Every import: the module it stands in, and the dotted name it asks for."""
+    for module, node in nodes(ast.Import, ast.ImportFrom):
+        if isinstance(node, ast.Import):
+            yield from ((module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((module, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def test_the_walk_sees_the_packages() -> None:
+    """The rules below look at every package, and find what is known to be there."""
+    assert {module.partition("/")[0] for module in MODULES} == set(PACKAGES)
+    assert calls("Stage") >= {"kasmina/seed_table.py", "tamiyo/state.py"}
+    assert ("oona/redis_streams.py", "redis") in {
+        (m, name.partition(".")[0]) for m, name in imported()
+    }
+
+
+def test_one_module_loads_torch_files() -> None:
+    """Only the module that reads Lightning's own checkpoints calls torch.load, weights only."""
+    assert calls("torch.load") == {"kasmina/lightning_file.py"}
+    for _, call in nodes(ast.Call):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "torch.load":
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            assert options["weights_only"] == "True"
+
+
+def test_no_deserialiser_that_runs_code() -> None:
+    """No module imports one of the pickle family, and none calls eval or exec."""
+    forbidden = {"pickle", "cPickle", "shelve", "marshal", "dill", "cloudpickle", "joblib"}
+    assert not [(m, name) for m, name in imported() if name.partition(".")[0] in forbidden]
+    assert not calls("eval") | calls("exec") | calls("torch.save")
+
+
+def test_no_wall_clock_in_logic() -> None:
+    """Nobody measures with time.time: it jumps."""
+    assert not calls("time.time")
+    assert "time.time" not in {name for _, name in imported()}
+
+
+def test_no_print() -> None:
+    """Terminal output goes through rich and click."""
+    assert not calls("print")
+
+
+def caught(handler: ast.ExceptHandler) -> set[str]:
+    """Names of what a handler catches; "everything" for a bare one."""
+    if handler.type is None:
+        return {"everything"}
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return {ast.unparse(kind) for kind in kinds}
+
+
+def test_broad_handlers_are_the_walls() -> None:
+    """No bare except; `except Exception` stands in the walls alone; BaseException is raised on."""
+    walls = set()
+    for module, node in nodes(ast.ExceptHandler):
+        assert isinstance(node, ast.ExceptHandler)
+        kinds = caught(node)
+        where = f"{module}:{node.lineno}"
+        assert "everything" not in kinds, where
+        if "Exception" in kinds:
+            walls.add(module)
+        if "BaseException" in kinds:
+            last = node.body[-1]
+            assert isinstance(last, ast.Raise), where
+            assert last.exc is None, where
+    assert walls == WALLS
+
+
+def test_one_writer_of_learning_rates() -> None:
+    """`["lr"]` is assigned in one module."""
+    writers = set()
+    for module, node in nodes(ast.Assign, ast.AugAssign, ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]  # type: ignore[attr-defined] # both others have one
+        for part in (part for target in targets for part in ast.walk(target)):
+            if isinstance(part, ast.Subscript) and ast.unparse(part.slice) == "'lr'":
+                writers.add(module)
+    assert writers == {"tolaria/learning_rate.py"}
+
+
+def test_one_table_of_transitions() -> None:
+    """Only the lifecycle module states what a stage leaves to."""
+    builders = calls("StageRule") | calls("Guard")
+    assert builders == {LIFECYCLE_HOME}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_size(module: str) -> None:
+    """No module is longer than 400 lines, no function longer than 60."""
+    assert len(MODULES[module].splitlines()) <= 400
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            num_lines = node.end_lineno - node.lineno + 1
+            assert num_lines <= 60, f"{node.name} has {num_lines} lines"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_ascii(module: str) -> None:
+    """Code is ASCII."""
+    assert MODULES[module].isascii()
+
+
+def test_imports_point_down() -> None:
+    """Tolaria knows all, the three peers know the contract alone, the contract knows no one."""
+    known = {
+        "leyline": set[str](),
+        "kasmina": {"leyline"},
+        "tamiyo": {"leyline"},
+        "oona": {"leyline"},
+        "tolaria": {"leyline", "kasmina", "tamiyo", "oona"},
+    }
+    for module, name in imported():
+        here, there = module.partition("/")[0], name.partition(".")[0]
+        if there in PACKAGES and there != here:
+            assert there in known[here], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("package", ["leyline", "oona"])
+def test_no_tensors(package: str) -> None:
+    """Importing every module of the contract, or of the bus, imports neither torch nor numpy."""
+    modules = [
+        module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for module in MODULES
+        if module.startswith(f"{package}/")
+    ]
+    code = f"import {', '.join(modules)}, sys; print({{'torch', 'numpy'}} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.strip(), done.returncode) == ("set()", 0), done.stderr

@@ -1,0 +1,108 @@
+"""The recorder: one event, one place in the journal, the bus, the view and every listener."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from leyline import Decision, EpochMetrics, Event, Fault, Germinate, StepMetrics
+from oona import Bus
+from tests.tolaria.events import a_run
+from tolaria.journal import read
+from tolaria.recorder import Recorder
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[Bus]:
+    with Bus.open(tmp_path, "run", "memory") as bus:
+        yield bus
+
+
+def _recorder(tmp_path: Path, bus: Bus) -> Recorder:
+    return Recorder(tmp_path / "journal.bin", bus, "run")
+
+
+def _decision(epoch: int, *, late: bool = False) -> Decision:
+    return Decision(epoch=epoch, policy="hold", cause="", late=late)
+
+
+def test_every_event_but_a_step_is_in_the_journal_in_order(tmp_path: Path, bus: Bus) -> None:
+    """Steps go to the bus, the view and the listeners only; all else is on disk at once."""
+    recorder = _recorder(tmp_path, bus)
+    heard: list[Event] = []
+    recorder.listeners.append(heard.append)
+    events: list[Event] = [
+        _decision(1),
+        StepMetrics(step=1, loss=0.5),
+        Fault(epoch=1, step=1, where="loss", what="nan", action="restored"),
+        StepMetrics(step=2, loss=0.25),
+    ]
+    for event in events:
+        recorder.record(event)
+    assert heard == events
+    assert list(read(tmp_path / "journal.bin")) == [events[0], events[2]]
+    assert bus.statistics().offered == 4
+    assert recorder.view.loss == 0.25
+    assert [fault.what for fault in recorder.view.faults] == ["nan"]
+    recorder.close()
+
+
+def test_the_view_can_be_rebuilt_from_the_journal(tmp_path: Path, bus: Bus) -> None:
+    """After rewinding to the end the view tells the same as before."""
+    recorder = _recorder(tmp_path, bus)
+    for event in a_run():
+        if not isinstance(event, StepMetrics):
+            recorder.record(event)
+    told = recorder.view.to_dict()
+    assert recorder.rewind(recorder.position, 30) == frozenset()
+    assert recorder.view.to_dict() == told
+    recorder.close()
+
+
+def test_rewinding_forgets_what_followed_and_tells_where_decisions_were_late(
+    tmp_path: Path, bus: Bus
+) -> None:
+    """Journal and view end at the checkpoint; only late decisions after it are told."""
+    recorder = _recorder(tmp_path, bus)
+    recorder.record(_decision(1, late=True))
+    recorder.record(_decision(2))
+    position = recorder.position
+    for epoch in (3, 4, 5):
+        recorder.record(_decision(epoch, late=epoch != 4))
+    assert recorder.rewind(position, 2) == {3, 5}
+    assert [decision.epoch for decision in recorder.view.decisions] == [1, 2]
+    recorder.record(_decision(3))
+    assert [e.epoch for e in read(tmp_path / "journal.bin") if isinstance(e, Decision)] == [1, 2, 3]
+    recorder.close()
+
+
+def test_an_event_that_the_journal_refuses_reaches_all_others(tmp_path: Path, bus: Bus) -> None:
+    """Neither a closed file nor an event too large for a message ends the run; it is counted."""
+    recorder = _recorder(tmp_path, bus)
+    huge = Germinate(seed="a/0", site="a", blueprint="b", cause="x" * (5 << 20))
+    recorder.record(Decision(epoch=1, policy="p", cause="", commands=(huge,)))
+    assert recorder.num_unwritten == 1
+    recorder.close()
+    recorder.record(_decision(2))
+    recorder.sync()
+    assert recorder.num_unwritten == 3
+    assert [decision.epoch for decision in recorder.view.decisions] == [1, 2]
+    assert list(read(tmp_path / "journal.bin")) == []
+
+
+def test_metrics_that_are_not_numbers_survive_the_journal(tmp_path: Path, bus: Bus) -> None:
+    """NaN and infinity come back as they were."""
+    recorder = _recorder(tmp_path, bus)
+    metrics = {"a": math.nan, "b": math.inf, "c": -math.inf}
+    event = EpochMetrics(
+        epoch=1, num_epochs=2, step=3, metrics=metrics, parameters=4, stages={"DORMANT": 1}
+    )
+    recorder.record(event)
+    recorder.close()
+    (found,) = read(tmp_path / "journal.bin")
+    assert isinstance(found, EpochMetrics)
+    assert math.isnan(found.metrics["a"])
+    assert (found.metrics["b"], found.metrics["c"]) == (math.inf, -math.inf)

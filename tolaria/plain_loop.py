@@ -1,0 +1,73 @@
+"""What a hand-written loop hands to `Orchestrator.attach`, checked before anything is opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kasmina.slot import attached_seeds
+from leyline import ConfigError
+from tolaria.learning_rate import refuse_unfit
+
+
+def check(model: Any, optimizer: Any, *, grows: bool) -> None:
+    """Refuse what cannot be grown.
+
+    Raises:
+        ConfigError: the model is no module or carries seeds, the optimizer cannot take a seed or
+            trains another model, or several processes train together.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is a {type(model).__name__}; give a torch.nn.Module")
+    if not grows:
+        return
+    refuse_unfit([optimizer])
+    refuse_seeds(list(attached_seeds(model)), type(model).__name__)
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ConfigError(
+            f"optimizer {type(optimizer).__name__} holds no parameter of this "
+            f"{type(model).__name__}; give the one that was built from model.parameters()"
+        )
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        num_processes = distributed.get_world_size()
+        if num_processes > 1:
+            raise ConfigError(
+                f"{num_processes} processes train together, in which parameters added by one "
+                "would silently diverge; train in one process, or set policy='hold'"
+            )
+
+
+def refuse_seeds(seeds: list[str], model: str) -> None:
+    """Refuse a model with seeds that this run knows nothing of.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if seeds:
+        raise ConfigError(
+            f"{model} carries seeds that this run has not grown: {', '.join(seeds)}; take them "
+            "off with kasmina.detach(model), or make them part of the host with "
+            "model = kasmina.export(model) and build a new optimizer"
+        )
+
+
+def arguments_of(example: Any) -> tuple[Any, ...] | None:
+    """The positional arguments of one forward call; a single tensor is a tuple of one.
+
+    Raises:
+        ConfigError: it is neither a tuple nor a tensor.
+    """
+    if example is None:
+        return None
+    if isinstance(example, Tensor):
+        return (example,)
+    if isinstance(example, tuple | list):
+        return tuple(example)
+    raise ConfigError(
+        f"example is a {type(example).__name__}; give the positional arguments of one forward "
+        "call as a tuple, such as (inputs,)"
+    )

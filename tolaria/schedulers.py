@@ -1,0 +1,90 @@
+"""Learning-rate schedulers whose optimizer gains and loses parameter groups while they run."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+_PER_GROUP_LISTS: Final = (
+    "base_lrs",
+    "_last_lr",
+    "min_lrs",
+    "lr_lambdas",
+    "max_lrs",
+    "base_momentums",
+    "max_momentums",
+)
+"""Attributes of torch's schedulers that have one entry for each parameter group."""
+
+
+def extend(scheduler: Any, num_groups: int, host_index: int) -> None:
+    """Give a scheduler's per-group lists one entry more, a copy of the host group's.
+
+    Args:
+        num_groups: how many groups there were.
+    """
+    for part in parts(scheduler):
+        for values in _lists(part, num_groups):
+            values.append(values[host_index])
+
+
+def shorten(scheduler: Any, num_groups: int, index: int) -> None:
+    """Take one group's entry out of a scheduler's per-group lists.
+
+    Args:
+        num_groups: how many groups there were.
+    """
+    for part in parts(scheduler):
+        for values in _lists(part, num_groups):
+            del values[index]
+
+
+def parts(scheduler: Any) -> Iterable[Any]:
+    """A scheduler and those that it is made of."""
+    yield scheduler
+    for inner in getattr(scheduler, "_schedulers", ()):
+        yield from parts(inner)
+
+
+def lists_of(scheduler: Any) -> dict[str, list[Any]]:
+    """Copies of the per-group lists of one scheduler, without those inside it."""
+    held = ((name, getattr(scheduler, name, None)) for name in _PER_GROUP_LISTS)
+    return {name: list(values) for name, values in held if isinstance(values, list)}
+
+
+def find(optimizers: Sequence[Optimizer], known: Sequence[Any]) -> list[Any]:
+    """The schedulers of these optimizers: those known and those that nobody told us of.
+
+    Walks every object of the process: tens of milliseconds, so outside the boundary.
+    """
+    seen = {id(part) for scheduler in known for part in parts(scheduler)}
+    ours = {id(optimizer) for optimizer in optimizers}
+    kinds = set(_with_subclasses(LRScheduler))
+    new = [
+        candidate
+        for candidate in gc.get_objects()
+        # By type: isinstance() is slower, and asks dead weak proxies for a class, which raises.
+        if type(candidate) in kinds
+        and id(candidate) not in seen
+        and id(getattr(candidate, "optimizer", None)) in ours
+    ]
+    found = [*known, *new]
+    inner = {id(part) for outer in found for part in parts(outer) if part is not outer}
+    return [scheduler for scheduler in found if id(scheduler) not in inner]
+
+
+def _with_subclasses(kind: type[LRScheduler]) -> Iterable[type[LRScheduler]]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from _with_subclasses(subclass)
+
+
+def _lists(scheduler: Any, num_groups: int) -> list[list[Any]]:
+    """The per-group lists that still have the old length; some share one list."""
+    held = (getattr(scheduler, name, None) for name in _PER_GROUP_LISTS)
+    lists = {id(v): v for v in held if isinstance(v, list) and len(v) == num_groups}
+    return list(lists.values())
