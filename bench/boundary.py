@@ -19,8 +19,8 @@ from rich.table import Table
 
 from leyline import limits
 from tolaria import EsperCallback
+from tolaria.commands.train import QUIET_TRAINER, quiet_lightning
 from tolaria.data import load
-from tolaria.train import QUIET_TRAINER, quiet_lightning
 
 _NUM_PAIRS = 7
 _NUM_EPOCHS = 4

@@ -190,7 +190,7 @@ class Bus:
             event=event,
         )
         try:
-            size_bytes = leyline.encode_into(envelope, self._buffer)
+            leyline.encode_into(envelope, self._buffer)
         except (leyline.ContractError, BufferError, MemoryError):
             outbox.drop(type_name)
             return False

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tolaria.boundary import BoundaryReport as BoundaryReport
-    from tolaria.callback import EsperCallback as EsperCallback
     from tolaria.config import EsperConfig as EsperConfig
+    from tolaria.lightning.callback import EsperCallback as EsperCallback
     from tolaria.orchestrator import Orchestrator as Orchestrator
 
 # torch and lightning take seconds to import; `esper --help` must not wait for them.
 _HOMES = {
     "BoundaryReport": "tolaria.boundary",
-    "EsperCallback": "tolaria.callback",
+    "EsperCallback": "tolaria.lightning.callback",
     "EsperConfig": "tolaria.config",
     "Orchestrator": "tolaria.orchestrator",
 }

@@ -15,7 +15,7 @@ _INTERRUPTED: Final = 130
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
-    from tolaria.cli import esper
+    from tolaria.commands.cli import esper
 
     try:
         esper.main(prog_name="esper", standalone_mode=False)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from leyline import ContractError, Decision, Event, RunError, StepMetrics
 from oona import Bus
-from tolaria.journal import Journal, read
-from tolaria.view import RunView
+from tolaria.disk.journal import Journal, read
+from tolaria.show.view import RunView
 
 Listener = Callable[[Event], None]
 

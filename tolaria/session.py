@@ -11,11 +11,11 @@ from typing import Any, Self
 
 from leyline import CheckpointError, Event, RunEnded, RunError, RunLockedError
 from oona import Bus, BusStatistics, check_url
-from tolaria import report
-from tolaria.checkpoint import CheckpointStore
 from tolaria.config import EsperConfig
+from tolaria.disk.checkpoint import CheckpointStore
+from tolaria.disk.run import RunDirectory
 from tolaria.recorder import Recorder
-from tolaria.run import RunDirectory
+from tolaria.show import report
 
 _LOG = logging.getLogger("esper")
 

@@ -15,7 +15,8 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from kasmina.slot import attached_seeds
-from leyline import Event, Fault
+from leyline import Decision, Event, Fault
+from tamiyo import Policy, State
 from tolaria import BoundaryReport, Orchestrator
 
 Batch = tuple[Tensor, Tensor]
@@ -208,3 +209,28 @@ def streams() -> list[bytes]:
         np.random.get_state()[1].tobytes() + repr(np.random.get_state()[2:]).encode(),
         torch.get_rng_state().numpy().tobytes(),
     ]
+
+
+class Scripted:
+    """A policy that does what the test says, and remembers how often it was asked."""
+
+    name = "scripted"
+
+    def __init__(self, decide: Callable[[State], Any]):
+        self._decide = decide
+        self.num_asked = 0
+
+    def decide(self, state: State) -> Decision:
+        self.num_asked += 1
+        decision: Decision = self._decide(state)
+        return decision
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_asked": self.num_asked}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.num_asked = state["num_asked"]
+
+
+def use_policy(monkeypatch: pytest.MonkeyPatch, policy: Policy) -> None:
+    monkeypatch.setattr("tolaria.orchestrator.build_policy", lambda config: policy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from leyline import (
     Stage,
     limits,
 )
-from tamiyo import Policy, State
+from tamiyo import State
 from tests.tolaria.plain_loops import (
     HELD_OUT,
     SCHEDULE,
     SEED,
     TRAIN,
+    Scripted,
     adam,
     assert_same,
     assert_same_state,
@@ -43,13 +44,14 @@ from tests.tolaria.plain_loops import (
     run,
     seed_parameters,
     train_epoch,
+    use_policy,
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria import BoundaryReport, Orchestrator, resume
 from tolaria.batch_source import GivenBatches
 from tolaria.boundary import StageTimer
 from tolaria.config import load_config
-from tolaria.journal import read
+from tolaria.disk.journal import read
 from tolaria.learning_rate import SEED_KEY
 from tolaria.session import Session
 
@@ -78,31 +80,6 @@ def _timed(model: nn.Module, run_dir: Path, clock: Clock, **settings: Any) -> Or
         source=GivenBatches((TRAIN, HELD_OUT), 4, 1 << 20),
         clock_s=clock,
     )
-
-
-class Scripted:
-    """A policy that does what the test says, and remembers how often it was asked."""
-
-    name = "scripted"
-
-    def __init__(self, decide: Callable[[State], Any]):
-        self._decide = decide
-        self.num_asked = 0
-
-    def decide(self, state: State) -> Decision:
-        self.num_asked += 1
-        decision: Decision = self._decide(state)
-        return decision
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"num_asked": self.num_asked}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.num_asked = state["num_asked"]
-
-
-def _use(monkeypatch: pytest.MonkeyPatch, policy: Policy) -> None:
-    monkeypatch.setattr("tolaria.orchestrator.build_policy", lambda config: policy)
 
 
 def _hold(state: State) -> Decision:
@@ -201,7 +178,7 @@ def test_a_policy_with_a_bug_changes_nothing_and_training_goes_on(
     optimizer = adam(model)
     with attach(model, optimizer, tmp_path / "probe", schedule=SCHEDULE) as probe:
         schedule = probe.controller._policy
-    _use(monkeypatch, policy)
+    use_policy(monkeypatch, policy)
     with attach(model, optimizer, tmp_path / "run") as esper:
         run(model, optimizer, esper, 3)
         train_epoch(model, optimizer, esper)
@@ -280,7 +257,7 @@ def test_a_fault_after_seeds_were_moved_puts_them_back(
                 commands.insert(0, Advance(seed=SEED, to=Stage.ROLLED_BACK, cause=""))
         return Decision(epoch=epoch, policy="s", cause="", commands=tuple(commands))
 
-    _use(monkeypatch, Scripted(decide))
+    use_policy(monkeypatch, Scripted(decide))
     model = make_host()
     optimizer = _Stubborn(model.parameters(), lr=0.01)
     with attach(model, optimizer, tmp_path / "run") as esper:
@@ -311,7 +288,7 @@ def test_three_faults_in_a_row_open_the_breaker_for_ten_boundaries(
         return _broken(state) if state.packet.epoch < 15 else _hold(state)
 
     policy._decide = decide
-    _use(monkeypatch, policy)
+    use_policy(monkeypatch, policy)
     model = make_host()
     optimizer = adam(model)
     with attach(model, optimizer, tmp_path / "run") as esper:
@@ -334,7 +311,7 @@ def test_faults_that_are_not_in_a_row_open_nothing(
 ) -> None:
     """A boundary that counts ends the row."""
     policy = Scripted(lambda state: _broken(state) if state.packet.epoch % 3 else _hold(state))
-    _use(monkeypatch, policy)
+    use_policy(monkeypatch, policy)
     model = make_host()
     optimizer = adam(model)
     with attach(model, optimizer, tmp_path / "run") as esper:
@@ -346,7 +323,7 @@ def test_faults_that_are_not_in_a_row_open_nothing(
 
 def test_an_open_breaker_survives_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the breaker remembers travels with the growth state: a resumed run holds as long."""
-    _use(monkeypatch, Scripted(_broken))
+    use_policy(monkeypatch, Scripted(_broken))
     model = make_host()
     optimizer = adam(model)
     with attach(model, optimizer, tmp_path / "run") as esper:

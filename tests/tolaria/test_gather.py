@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +12,21 @@ from leyline import (
     Schema,
     StatePacket,
 )
-from tamiyo import Policy, State
+from tamiyo import State
 from tests.tolaria.plain_loops import (
     SCHEDULE,
     SEED,
+    Scripted,
     adam,
     attach,
     faults,
     listen,
     make_host,
     run,
+    use_policy,
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria import resume
-
-
-class Scripted:
-    """A policy that does what the test says, and remembers how often it was asked."""
-
-    name = "scripted"
-
-    def __init__(self, decide: Callable[[State], Any]):
-        self._decide = decide
-        self.num_asked = 0
-
-    def decide(self, state: State) -> Decision:
-        self.num_asked += 1
-        decision: Decision = self._decide(state)
-        return decision
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"num_asked": self.num_asked}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.num_asked = state["num_asked"]
-
-
-def _use(monkeypatch: pytest.MonkeyPatch, policy: Policy) -> None:
-    monkeypatch.setattr("tolaria.orchestrator.build_policy", lambda config: policy)
 
 
 def test_a_policy_cannot_write_to_the_table_and_its_views_block_nothing(
@@ -77,7 +53,7 @@ def test_a_policy_cannot_write_to_the_table_and_its_views_block_nothing(
     schedule = ((1, "conv", "conv"), (2, "head", "low_rank"), (3, "conv", "low_rank"))
     with attach(model, optimizer, tmp_path / "probe", schedule=schedule) as probe:
         scheduled.append(probe.controller._policy)
-    _use(monkeypatch, Scripted(decide))
+    use_policy(monkeypatch, Scripted(decide))
     with attach(model, optimizer, tmp_path / "run") as esper:
         events = listen(esper)
         run(model, optimizer, esper, 4)
@@ -87,21 +63,29 @@ def test_a_policy_cannot_write_to_the_table_and_its_views_block_nothing(
 
 
 def test_a_schema_is_sent_once_and_again_when_a_name_is_new(tmp_path: Path) -> None:
-    """Packets refer to the last schema that was sent; a resumed run goes on counting."""
+    """Packets refer to the last schema that was sent."""
     model = make_host()
     optimizer = adam(model)
     with attach(model, optimizer, tmp_path / "run", schedule=SCHEDULE) as esper:
         events = listen(esper)
         run(model, optimizer, esper, 4)
-        schemas = [event for event in events if isinstance(event, Schema)]
-        packets = [event for event in events if isinstance(event, StatePacket)]
-        assert [schema.schema_id for schema in schemas] == [1, 2]
-        assert [packet.schema_id for packet in packets] == [1, 2, 2, 2]
-        assert schemas[1].seeds == (SEED,)
+    schemas = [event for event in events if isinstance(event, Schema)]
+    packets = [event for event in events if isinstance(event, StatePacket)]
+    assert [schema.schema_id for schema in schemas] == [1, 2]
+    assert [packet.schema_id for packet in packets] == [1, 2, 2, 2]
+    assert schemas[1].seeds == (SEED,)
+
+
+def test_a_resumed_run_goes_on_counting_its_schemas(tmp_path: Path) -> None:
+    """The first schema after a resume has the id after the last one before it."""
+    model = make_host()
+    optimizer = adam(model)
+    with attach(model, optimizer, tmp_path / "run", schedule=((2, "conv", "conv"),)) as esper:
+        run(model, optimizer, esper, 1)
         state = resume.growth_state(esper)
-    other = make_host()
-    with attach(other, adam(other), tmp_path / "other") as later:
-        later.gatherer.schema_id = 0
-        later.executor.grounds.open(esper.executor.grounds.sites)
-        later.gatherer.schema_id = state["schema_id"]
-        assert later.gatherer.schema(("val_loss",)).schema_id == 3
+    with attach(model, optimizer, tmp_path / "later", schedule=((2, "conv", "conv"),)) as later:
+        resume.restore_growth(later, state, rng=False)
+        events = listen(later)
+        run(model, optimizer, later, 2)
+    assert [event.schema_id for event in events if isinstance(event, Schema)] == [2, 3]
+    assert [event.schema_id for event in events if isinstance(event, StatePacket)] == [2, 3]

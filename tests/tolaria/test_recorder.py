@@ -10,8 +10,8 @@ import pytest
 
 from leyline import Decision, EpochMetrics, Event, Fault, Germinate, StepMetrics
 from oona import Bus
-from tests.tolaria.events import a_run
-from tolaria.journal import read
+from tests.tolaria.show.events import a_run
+from tolaria.disk.journal import read
 from tolaria.recorder import Recorder
 
 

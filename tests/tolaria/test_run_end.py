@@ -27,8 +27,8 @@ from tests.tolaria.plain_loops import (
     train_epoch,
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
-from tolaria.journal import read
-from tolaria.run import RunDirectory
+from tolaria.disk.journal import read
+from tolaria.disk.run import RunDirectory
 
 
 def test_after_close_the_loop_is_told_and_closing_twice_is_fine(tmp_path: Path) -> None:

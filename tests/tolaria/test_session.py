@@ -13,7 +13,7 @@ from oona import read
 from tests.tolaria.plain_loops import adam, attach, make_host
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.config import EsperConfig, load_config
-from tolaria.run import RunDirectory
+from tolaria.disk.run import RunDirectory
 from tolaria.session import Session
 
 ENDED = RunEnded(run_id="run", epoch=1, status="finished", parameters=3, metrics={})

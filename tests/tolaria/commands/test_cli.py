@@ -1,0 +1,185 @@
+"""What the command line says to mistakes, and how fast it answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tolaria.__main__ import main
+from tolaria.disk.run import RunDirectory
+
+Mistake = Callable[[Path], list[str]]
+
+NAN_DATA = """
+import torch, lightning.pytorch as pl
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+class Model(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, 2)
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+        inputs[5, 2] = float("nan")
+        labels = torch.zeros(8, dtype=torch.long)
+        return DataLoader(TensorDataset(inputs, labels), batch_size=2)
+"""
+
+
+def esper(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process; the exit code."""
+    monkeypatch.setattr(sys, "argv", ["esper", *arguments])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+MISTAKES: dict[str, tuple[Mistake, list[str]]] = {
+    "unknown option": (lambda _: ["train", "--epoch", "3"], ["--epoch", "--epochs"]),
+    "missing config": (lambda _: ["train", "none.toml"], ["none.toml", "does not exist"]),
+    "config that is not TOML": (
+        lambda d: ["train", write(d / "c.toml", "epochs = = 3")],
+        ["c.toml", "TOML"],
+    ),
+    "unknown top-level key": (
+        lambda d: ["train", write(d / "c.toml", "epoch = 3")],
+        ["c.toml", "epoch", "epochs"],
+    ),
+    "unknown setting": (
+        lambda d: ["train", write(d / "c.toml", "[esper]\nparam_buget = 3")],
+        ["param_buget", "param_budget"],
+    ),
+    "wrong type": (
+        lambda d: ["train", write(d / "c.toml", "[esper]\nveto = 3")],
+        ["veto", "bool"],
+    ),
+    "no such module": (lambda _: ["train", "nowhere.at_all:Model"], ["nowhere", "module"]),
+    "no such class": (
+        lambda _: ["train", "tolaria.data.classifier:Clasifier"],
+        ["Clasifier", "Classifier"],
+    ),
+    "not a LightningModule": (
+        lambda _: ["train", "tolaria.config:EsperConfig"],
+        ["EsperConfig", "LightningModule"],
+    ),
+    "unknown data": (lambda _: ["train", "--data", "mnist"], ["mnist", "digits", "mnist1d"]),
+    "data that is not there": (
+        lambda d: ["train", "--data", "fashion-mnist", "--data-dir", str(d)],
+        ["dataset-fashion-mnist", "--data-dir"],
+    ),
+    "no epochs": (lambda _: ["train", "--epochs", "0"], ["epochs", "0", "1"]),
+    "malformed telemetry": (
+        lambda _: ["train", "--telemetry", "http://x"],
+        ["http", "redis://"],
+    ),
+    "unknown policy": (lambda _: ["train", "--policy", "grow"], ["grow", "heuristic", "hold"]),
+    "no such run": (lambda _: ["inspect", "runs/none"], ["runs/none"]),
+    "export of nothing": (lambda _: ["export", "none", "-o", "m.pt2"], ["none"]),
+    "unknown export format": (lambda _: ["export", "none", "-o", "m.onnx"], [".onnx", ".pt2"]),
+    "watch of nothing": (lambda _: ["watch", "none"], ["none", "unix://"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_line_and_writes_nothing(
+    mistake: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A user's mistake ends with exit code 2, one line that names it, and no new file."""
+    monkeypatch.chdir(tmp_path)
+    arguments, expected = MISTAKES[mistake][0](tmp_path), MISTAKES[mistake][1]
+    before = sorted(tmp_path.rglob("*"))
+
+    code = esper(monkeypatch, *arguments)
+
+    said = capfd.readouterr().err.splitlines()
+    assert code == 2
+    assert len(said) == 1
+    assert said[0].startswith("esper: ")
+    assert all(word in said[0] for word in expected), said[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_held_run_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A run directory that a live process holds is refused by its number, and left as it was."""
+    monkeypatch.chdir(tmp_path)
+    with RunDirectory.create(tmp_path / "held", now=datetime.now(tz=UTC)):
+        before = sorted(tmp_path.rglob("*"))
+        code = esper(monkeypatch, "train", "--run-dir", "held", "--resume", "--telemetry", "off")
+
+        assert sorted(tmp_path.rglob("*")) == before
+    said = capfd.readouterr().err
+    assert code == 2
+    assert "held" in said.splitlines()[-1]
+
+
+def test_existing_run_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Training into an existing run without --resume is refused and says so."""
+    RunDirectory.create(tmp_path / "old", now=datetime.now(tz=UTC)).close()
+    monkeypatch.chdir(tmp_path)
+
+    code = esper(monkeypatch, "train", "--run-dir", "old", "--telemetry", "off")
+
+    assert code == 2
+    assert "--resume" in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*val_dataloader.*", "ignore:.*validation_step.*")
+def test_nan_in_the_data_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A NaN in a training batch ends the run with one line that names the epoch and the step."""
+    (tmp_path / "nan_data.py").write_text(NAN_DATA)
+    monkeypatch.chdir(tmp_path)
+
+    code = esper(
+        monkeypatch, "train", "nan_data:Model", "--data", "nan_data:Data", "--telemetry", "off"
+    )
+
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert code == 2
+    assert last.startswith("esper: ")
+    assert "epoch 1, step 3" in last
+    assert "NaN" in last
+
+
+def test_help_is_fast_and_imports_no_torch() -> None:
+    """`esper --help` answers in under half a second, because it imports neither torch nor numpy."""
+    program = (
+        "import sys\nsys.argv = ['esper', '--help']\nfrom tolaria.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit as done:\n"
+        "    heavy = {'torch', 'numpy', 'lightning'} & set(sys.modules)\n"
+        "    sys.exit(done.code or sorted(heavy) or 0)"
+    )
+    took_s = []
+    for _ in range(4):
+        start_s = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+        took_s.append(time.perf_counter() - start_s)
+
+    assert min(took_s[1:]) < 0.5

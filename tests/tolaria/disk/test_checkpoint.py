@@ -1,0 +1,525 @@
+"""Claims on checkpoints. Run as a script, this file kills forked writers: `kill_everywhere`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from leyline import CheckpointError, ConfigError
+from tolaria.disk.checkpoint import CheckpointStore, load, read_manifest, verify
+from tolaria.disk.files import FileOps
+
+ROOT = Path(__file__).parents[2]
+FILES = ("model.safetensors", "state.safetensors", "state.json", "manifest.json")
+PRIMITIVES = ("mkdir", "write", "fsync", "fsync_dir", "rename", "remove", "rmdir")
+
+
+class FaultyOps(FileOps):
+    """Calls `fault(k, name, path, data)` before the k-th operation, counted from 1.
+
+    It does not wait for the disk: a killed process loses nothing that the kernel has.
+    """
+
+    def __init__(self, fault=lambda *_: None):
+        self.count = 0
+        self.log = []
+        self._fault = fault
+
+
+def _faulty(name):
+    primitive = getattr(FileOps, name)
+
+    def operation(self, path, *rest):
+        self.count += 1
+        self.log.append(name)
+        self._fault(self.count, name, path, rest[0] if name == "write" else None)
+        if not name.startswith("fsync"):
+            primitive(self, path, *rest)
+
+    return operation
+
+
+for _name in PRIMITIVES:
+    setattr(FaultyOps, _name, _faulty(_name))
+
+
+def state_of(step):
+    """A small state in which every file differs from step to step."""
+    generator = torch.Generator().manual_seed(step)
+    weight = torch.randn(4, 3, generator=generator)
+    return {
+        "step": step,
+        "state_dict": OrderedDict(
+            {"a.weight": weight, "b.weight": weight, "bias": torch.randn(4, generator=generator)}
+        ),
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.randn(4, generator=generator)}}}],
+        "rng": torch.get_rng_state(),
+        "loss": float("nan"),
+    }
+
+
+def is_state(state, step):
+    want = state_of(step)
+    return (
+        list(state) == list(want)
+        and state["step"] == step
+        and state["state_dict"]["a.weight"] is state["state_dict"]["b.weight"]
+        and all(torch.equal(v, want["state_dict"][k]) for k, v in state["state_dict"].items())
+        and torch.equal(
+            state["optimizer_states"][0]["state"][0]["exp_avg"],
+            want["optimizer_states"][0]["state"][0]["exp_avg"],
+        )
+    )
+
+
+def store_of(folder, *steps, **options):
+    store = CheckpointStore(folder / "checkpoints", **options)
+    for step in steps:
+        store.commit(step, state_of(step))
+    return store
+
+
+def names(store):
+    return sorted(os.listdir(store.directory))
+
+
+def count_operations(folder, committed, step, keep):
+    ops = FaultyOps()
+    store = store_of(folder, *committed, keep=keep, ops=ops)
+    before = ops.count
+    store.commit(step, state_of(step))
+    return ops.count - before
+
+
+# --- what is written ---------------------------------------------------------------------------
+
+
+def test_a_checkpoint_comes_back(tmp_path):
+    """The state is as it was, tied weights stay tied, and the keys keep their order."""
+    store = store_of(tmp_path, 7)
+    path = store.newest_valid()
+    assert path == store.directory / "step-00000007"
+    assert sorted(os.listdir(path)) == sorted(FILES)
+    assert is_state(load(path), 7)
+    assert verify(path) == []
+
+
+def test_other_tools_can_read_the_model(tmp_path):
+    """model.safetensors has every parameter under its own name, tied ones too, and nothing else."""
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3), "b": torch.nn.Linear(3, 3)})
+    model["b"].weight = model["a"].weight
+    state_dict = model.state_dict()
+    state_dict["extra"] = {"note": "not a tensor"}
+    store = CheckpointStore(tmp_path)
+    path = store.commit(1, {"state_dict": state_dict, "other": torch.ones(2)})
+    del state_dict["extra"]
+    plain = load_file(path / "model.safetensors")
+    assert sorted(plain) == sorted(state_dict)
+    assert all(torch.equal(plain[name], tensor) for name, tensor in state_dict.items())
+    assert load(path)["state_dict"]["extra"] == {"note": "not a tensor"}
+
+
+def test_views_of_one_arena_are_written(tmp_path):
+    """Tensors that share memory without being the same are stored apart."""
+    arena = torch.arange(10.0)
+    state = {
+        "state_dict": {"x": arena[:5], "y": arena[3:], "all": arena},
+        "again": arena.view(2, 5),
+    }
+    path = CheckpointStore(tmp_path).commit(1, state)
+    back = load(path)
+    assert all(torch.equal(back["state_dict"][name], state["state_dict"][name]) for name in "xy")
+    assert torch.equal(back["again"], state["again"])
+
+
+@pytest.mark.parametrize("state", [{}, {"state_dict": None}, {"state_dict": {}}, {"a": 1}])
+def test_a_state_without_a_model_is_fine(tmp_path, state):
+    """No key is invented and none is lost."""
+    assert load(CheckpointStore(tmp_path).commit(0, state)) == state
+
+
+def test_the_manifest_says_what_bits_depend_on(tmp_path):
+    """Version, threads and CPU capability are recorded."""
+    manifest = read_manifest(CheckpointStore(tmp_path).commit(3, {}))
+    assert (manifest.step, manifest.torch) == (3, torch.__version__)
+    assert manifest.num_threads == torch.get_num_threads()
+    assert manifest.cpu_capability == torch.backends.cpu.get_cpu_capability()
+
+
+def test_files_are_durable_before_the_checkpoint_has_its_name(tmp_path):
+    """The order is: make, write all, fsync all, fsync the folder, rename, fsync the parent."""
+    ops = FaultyOps()
+    store = CheckpointStore(tmp_path, ops=ops)
+    store.commit(1, state_of(1))
+    assert ops.log == ["mkdir", *["write"] * 4, *["fsync"] * 4, "fsync_dir", "rename", "fsync_dir"]
+
+
+def test_what_cannot_be_held_is_named_and_writes_nothing(tmp_path):
+    """A foreign object is refused by its place before anything reaches the disk."""
+    store = store_of(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"a.b\[0\] is a object"):
+        store.commit(2, {"a": {"b": [object()]}})
+    assert names(store) == ["step-00000001"]
+
+
+# --- which are kept ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_newest_few_are_kept(tmp_path, keep):
+    """Ordered by number, not by name or time: eight digits and more."""
+    steps = [8, 9, 10, 99_999_999, 100_000_000, 100_000_001]
+    store = store_of(tmp_path, *steps, keep=keep)
+    assert [read_manifest(path).step for path in store.paths()] == steps[-keep:]
+
+
+def test_the_last_sound_one_is_not_crowded_out_by_damaged_ones(tmp_path):
+    """Checkpoints known to be damaged do not count as kept."""
+    store = store_of(tmp_path, 1, 2, 3, keep=3)
+    for step in (2, 3):
+        (store.directory / f"step-0000000{step}" / "state.json").unlink()
+    assert store.newest_valid() == store.directory / "step-00000001"
+    assert list(store.problems) == ["step-00000003", "step-00000002"]
+    store.commit(4, state_of(4))
+    assert names(store) == ["step-00000001", "step-00000004"]
+
+
+def test_committing_a_step_again_replaces_it(tmp_path):
+    """The second commit of a step is the one that is loaded, and the only one that is left."""
+    store = store_of(tmp_path, 1, 5)
+    for _ in range(3):
+        path = store.commit(5, state_of(6))
+        assert store.newest_valid() == path
+        assert is_state(load(path), 6)
+        assert names(store) == ["step-00000001", path.name]
+
+
+def test_going_back_removes_the_undone_future(tmp_path):
+    """After a return to step 10, the commit of step 15 is the newest there is."""
+    store = store_of(tmp_path, 10, 20, 30, keep=3)
+    store.commit(15, state_of(15))
+    assert names(store) == ["step-00000010", "step-00000015"]
+
+
+def test_nonsense_is_refused(tmp_path):
+    """Keeping none, a negative step, and writing through a read-only store are refused."""
+    with pytest.raises(ConfigError, match="0 checkpoints cannot be kept"):
+        CheckpointStore(tmp_path, keep=0)
+    store = store_of(tmp_path, 1)
+    with pytest.raises(CheckpointError, match="-1 is no number of steps"):
+        store.commit(-1, {})
+    (store.directory / ".tmp-step-00000002").mkdir()
+    reader = CheckpointStore(store.directory, read_only=True)
+    with pytest.raises(CheckpointError, match="read-only"):
+        reader.commit(2, {})
+    assert names(store) == [".tmp-step-00000002", "step-00000001"]
+    assert reader.newest_valid() == store.newest_valid()
+    assert CheckpointStore(tmp_path / "gone", read_only=True).newest_valid() is None
+    assert not (tmp_path / "gone").exists()
+
+
+def test_what_a_crash_left_is_removed_on_opening(tmp_path):
+    """Stale temporaries go, whatever they are; checkpoints stay."""
+    store = store_of(tmp_path, 1)
+    (store.directory / ".tmp-step-00000002" / "deep").mkdir(parents=True)
+    (store.directory / ".tmp-file").write_text("1")
+    store_of(tmp_path)
+    assert names(store) == ["step-00000001"]
+
+
+# --- crashes -----------------------------------------------------------------------------------
+
+CASES = {
+    "first": ((), 1, 2),
+    "next": ((1,), 2, 2),
+    "prune": ((1, 2), 3, 2),
+    "only one": ((1,), 2, 1),
+    "again": ((1, 2), 2, 2),
+    "went back": ((1, 9), 2, 2),
+}
+"""Steps committed before, the step whose commit is struck, and how many are kept."""
+
+
+def left_after(folder, committed, step):
+    """Reopen after a crash and say which state is there; a broken promise raises."""
+    store = store_of(folder, ops=FaultyOps())
+    assert not [name for name in names(store) if name.startswith(".")], names(store)
+    path = store.newest_valid()
+    assert not store.problems, store.problems
+    if path is None:
+        assert not committed
+        return "none"
+    state = load(path)
+    if is_state(state, step + 100):
+        return "new"
+    assert is_state(state, committed[-1]), path
+    return "old"
+
+
+def kill_everywhere(folder, cases):
+    """Kill a forked writer at every operation of these cases, clean and amid a write."""
+    torch.set_num_threads(1)
+    num_kills = 0
+    for name in cases:
+        committed, step, keep = CASES[name]
+        seen = set()
+        k, died = 0, True
+        while died:
+            k += 1
+            for torn in (False, True):
+                place = folder / f"{name}-{k}-{torn}"
+                store_of(place, *committed, keep=keep, ops=FaultyOps())
+                died = fork_and_commit(place, step, keep, k, torn)
+                num_kills += died
+                after = left_after(place, committed, step)
+                assert died or after == "new", (name, k, after)
+                seen.add(after)
+                store = store_of(place, keep=keep, ops=FaultyOps())
+                assert is_state(load(store.commit(step + 1, state_of(step + 1))), step + 1)
+                shutil.rmtree(place)
+        assert seen == {"old" if committed else "none", "new"}, (name, seen)
+    return num_kills
+
+
+def fork_and_commit(place, step, keep, k, torn):
+    """Commit in a child that dies at operation k of the commit; whether it died."""
+
+    def die(count, name, path, data):
+        if count == k:
+            if torn and data is not None:
+                path.write_bytes(data[: len(data) // 2])
+            os._exit(9)
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ops = FaultyOps()
+            store = store_of(place, keep=keep, ops=ops)
+            ops.count, ops._fault = 0, die
+            store.commit(step, state_of(step + 100))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, 9), code
+    return code == 9
+
+
+@pytest.mark.parametrize(
+    ("cases", "num_kills"),
+    [
+        (["prune", "again"], 70),
+        pytest.param(["first", "next", "only one", "went back"], 100, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_any_operation_the_old_or_the_new_is_there(tmp_path, cases, num_kills):
+    """However many writers are killed, each leaves the old or the new checkpoint, whole."""
+    child = subprocess.run(
+        [sys.executable, str(Path(__file__)), str(tmp_path), *cases],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert child.returncode == 0, child.stderr
+    assert int(child.stdout) >= num_kills
+
+
+# --- disks that refuse -------------------------------------------------------------------------
+
+
+def commit_or_say(store, step):
+    try:
+        return store.commit(step, state_of(step + 100)), ""
+    except CheckpointError as error:
+        return None, str(error)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_refusing_disk_leaves_the_old_checkpoint(tmp_path, case, once, code):
+    """Refused at any operation, for once or for good: an error or success, and no temporaries."""
+    committed, step, keep = CASES[case]
+    for k in range(1, 1 + count_operations(tmp_path / "counted", committed, step, keep)):
+        ops = FaultyOps()
+        store = store_of(tmp_path / str(k), *committed, keep=keep, ops=ops)
+        before = names(store)
+        ops.count = 0
+
+        def refuse(count, name, path, data, k=k):
+            if count == k or (not once and count > k and name in ("mkdir", "write", "fsync")):
+                if data is not None:
+                    path.write_bytes(data[: len(data) // 2])
+                raise OSError(code, os.strerror(code), str(path))
+
+        ops._fault = refuse
+        path, said = commit_or_say(store, step)
+        if path is None:
+            assert "could not be written" in said
+            assert ("free some space" in said) == (code == errno.ENOSPC)
+            assert names(store) == before
+            continue
+        assert is_state(load(path), step + 100)
+        assert not [name for name in names(store) if name.startswith(".")]
+
+
+# --- damage ------------------------------------------------------------------------------------
+
+
+def mutations(data, rng, num):
+    """Byte flips, cuts, zeroed blocks, appended bytes."""
+    for i in range(num):
+        content = bytearray(data)
+        at = rng.randrange(len(content))
+        match i % 5:
+            case 0 | 1:
+                content[at] ^= 1 << rng.randrange(8)
+            case 2:
+                del content[at:]
+            case 3:
+                content[at : at + 16] = bytes(b ^ 0xFF for b in content[at : at + 16])
+            case 4:
+                content += bytes([rng.randrange(256)])
+        yield bytes(content)
+
+
+def test_every_damage_is_found_and_the_previous_one_is_used(tmp_path):
+    """Of 1,200 damaged files none goes unseen; the file is named and the older one is loaded."""
+    store = store_of(tmp_path, 1, 2)
+    newest = store.directory / "step-00000002"
+    rng = random.Random(17)  # noqa: S311  # damage need not be secret
+    for name in FILES:
+        data = (newest / name).read_bytes()
+        for content in mutations(data, rng, 300):
+            (newest / name).write_bytes(content)
+            found = verify(newest)
+            assert found
+            assert all(problem.startswith(name) for problem in found)
+            with pytest.raises(CheckpointError, match=name):
+                load(newest)
+        assert store.newest_valid() == store.directory / "step-00000001"
+        assert store.problems["step-00000002"] == verify(newest)
+        (newest / name).write_bytes(data)
+    assert store.newest_valid() == newest
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_kind_or_step_is_found(tmp_path, name):
+    """A missing file, a directory, a link, a FIFO and the same file of another step are refused."""
+    store = store_of(tmp_path, 1, 2)
+    old, new = store.paths()
+    file = new / name
+    file.unlink()
+    assert verify(new) == [f"{name} is missing"]
+    file.symlink_to(old / name)
+    assert verify(new) == [f"{name} is not an ordinary file"]
+    file.unlink()
+    os.mkfifo(file)
+    assert verify(new) == [f"{name} is not an ordinary file"]
+    file.unlink()
+    file.mkdir()
+    assert verify(new) == [f"{name} is not an ordinary file"]
+    file.rmdir()
+    shutil.copy(old / name, file)
+    assert verify(new)
+
+
+def test_a_checkpoint_under_another_name_is_found(tmp_path):
+    """A directory renamed to look newer is not taken for that step."""
+    store = store_of(tmp_path, 1, 2)
+    shutil.copytree(store.directory / "step-00000001", store.directory / "step-00000009")
+    assert store.newest_valid() == store.directory / "step-00000002"
+    assert store.problems["step-00000009"] == ["it is the checkpoint of step 1 under another name"]
+    shutil.copytree(store.directory / "step-00000001", tmp_path / "backup")
+    assert is_state(load(tmp_path / "backup"), 1)
+
+
+# --- hostile content, with digests that fit ----------------------------------------------------
+
+
+def resealed(path, edit):
+    """Change the manifest and give it a digest that fits, as an attacker would."""
+    from tolaria import checkpoint
+
+    manifest = json.loads((path / "manifest.json").read_text())
+    edit(manifest)
+    for name, record in manifest["files"].items():
+        if (path / name).is_file():
+            data = (path / name).read_bytes()
+            record |= {"size_bytes": len(data), "blake2b": checkpoint._digest(data)}
+    decoded = checkpoint.msgspec.convert(manifest, checkpoint.Manifest)
+    (path / "manifest.json").write_bytes(checkpoint._sealed(decoded))
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "state.json/", "STATE.JSON", ""])
+def test_a_manifest_that_points_elsewhere_is_refused(tmp_path, name):
+    """Only the three known names may be listed; nothing outside is opened."""
+    path = store_of(tmp_path, 1).newest_valid()
+    (tmp_path / "secret").write_text("1")
+    resealed(path, lambda m: m["files"].update({name: {"size_bytes": 1, "blake2b": "0"}}))
+    (problem,) = verify(path)
+    assert problem.startswith(f"manifest.json lists {name!r}, which is none of")
+
+
+def test_a_manifest_of_another_format_is_refused_by_number(tmp_path):
+    """A checkpoint of a later format says so, and a missing entry is named."""
+    path = store_of(tmp_path, 1).newest_valid()
+    resealed(path, lambda m: m["files"].pop("state.json"))
+    assert verify(path) == ["manifest.json does not list state.json"]
+    resealed(path, lambda m: m.update(format=2))
+    assert "of format 2 and this version reads 1" in verify(path)[0]
+
+
+HOSTILE = {
+    "model.safetensors": [
+        b"",
+        b"\x80\x04\x95\x00cposix\nsystem\n",
+        b"\xff" * 64,
+        (2**63).to_bytes(8, "little") + b"{}",
+        (99).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}',
+    ],
+    "state.json": [
+        b"",
+        b"\xff",
+        b"[" * 50_000,
+        b"[]",
+        b"{}",
+        b'{"state":[],"state_dict":null}',
+        b'{"state":1,"state_dict":{"dict":[]}}',
+        b'{"state":{"reduce":["posix.system","true"]},"state_dict":null}',
+        b'{"state":{"dict":[["a",{"tensor":{"name":"b"}}]]},"state_dict":null}',
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(name, content) for name, all_ in HOSTILE.items() for content in all_]
+)
+def test_hostile_content_ends_in_one_kind_of_error(tmp_path, name, content):
+    """Content that was made to fit its digest still gives CheckpointError and nothing else."""
+    path = store_of(tmp_path, 1).newest_valid()
+    (path / name).write_bytes(content)
+    resealed(path, lambda m: None)
+    assert verify(path) == []
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load(path)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(dir=sys.argv[1]) as scratch:
+        print(kill_everywhere(Path(scratch), sys.argv[2:]))

@@ -1,0 +1,206 @@
+"""The report: well-formed, self-contained, escaped, complete."""
+
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import leyline
+from leyline import Stage
+from tests.tolaria.show.events import a_run, schema, started
+from tolaria.show import report
+from tolaria.show.report import svg
+from tolaria.show.report.page import render
+from tolaria.show.view import RunView
+
+RUN = a_run()
+HOSTILE = "<script>alert('x')</script> & \"quoted\" \x00\x1b[2J ]]> -- http://example.invalid/"
+
+
+def view_of(events: list[leyline.Event]) -> RunView:
+    view = RunView()
+    for event in events:
+        view.apply(event)
+    return view
+
+
+def parsed(page: str) -> ET.Element:
+    return ET.fromstring(page.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own page
+
+
+def words(page: str) -> str:
+    return " ".join("".join(parsed(page).itertext()).split())
+
+
+def hostile_events(text: str) -> list[leyline.Event]:
+    """A run whose every name and cause is the same hostile text."""
+    command = leyline.Germinate(seed=text, site=text, blueprint=text, cause=text)
+    score = leyline.Score(
+        seed=text,
+        site=text,
+        blueprint=text,
+        parameters=1,
+        gain=math.nan,
+        gain_error=math.inf,
+        threshold=math.nan,
+        steps=1,
+        chosen=True,
+    )
+    moves = [
+        leyline.SeedReport(
+            epoch=1,
+            seed=text,
+            site=text,
+            blueprint=text,
+            was=was,
+            now=was + 1,
+            parameters=1,
+            alpha=0.5,
+            cause=text,
+        )
+        for was in (Stage.DORMANT, Stage.GERMINATED, Stage.TRAINING)
+    ]
+    return [
+        leyline.RunStarted(
+            run_id=text, epoch=0, num_epochs=2, host_parameters=0, model=text, resumed=False
+        ),
+        leyline.Decision(epoch=1, policy=text, cause=text, commands=(command,), scores=(score,)),
+        *moves,
+        leyline.EpochMetrics(
+            epoch=1,
+            num_epochs=2,
+            step=1,
+            metrics={text: math.nan, f"{text} loss": math.inf, "acc": 0.5},
+            parameters=1,
+            stages={text: 1},
+        ),
+        leyline.BoundaryTiming(
+            epoch=1, gather_ms=1, decide_ms=30, apply_ms=1, outside_ms={text: 1.0}
+        ),
+        leyline.Fault(epoch=1, step=1, where=text, what=text, action=text),
+        leyline.RunEnded(run_id=text, epoch=1, status=text, parameters=1, metrics={text: 1.0}),
+    ]
+
+
+def test_the_file_is_the_page(tmp_path: Path) -> None:
+    """`write` writes one UTF-8 file that parses."""
+    view = view_of(RUN)
+    report.write(view, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render(view)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [[], RUN[:1], [started(), schema()], RUN[:40], RUN, RUN[200:], hostile_events(HOSTILE)],
+    ids=["none", "started", "no epochs", "early", "whole", "late joiner", "hostile"],
+)
+def test_every_page_is_well_formed(events: list[leyline.Event]) -> None:
+    """Empty, running, finished and hostile runs all give a page that an XML parser takes."""
+    assert parsed(render(view_of(events))).tag == "html"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_is_escaped(text: str) -> None:
+    """No text from an event adds an element or an attribute to the page."""
+
+    def shape(page: str) -> list[tuple[str, tuple[str, ...]]]:
+        return [(element.tag, tuple(sorted(element.attrib))) for element in parsed(page).iter()]
+
+    harmless = render(view_of(hostile_events(re.sub(r"[^A-Za-z0-9]", "n", text))))
+    assert shape(render(view_of(hostile_events(text)))) == shape(harmless)
+
+
+def test_nothing_is_fetched_and_nothing_runs() -> None:
+    """No script, no link, no source, no import, no address: the file stands alone."""
+    page = render(view_of(RUN))
+    assert "http" not in page
+    tags = {element.tag for element in parsed(page).iter()}
+    assert not tags & {"script", "link", "img", "iframe", "object", "embed", "image", "use"}
+    attributes = {name for element in parsed(page).iter() for name in element.attrib}
+    assert not attributes & {"src", "href", "srcset", "data", "action"}
+    assert not any(name.startswith("on") for name in attributes)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_the_page_tells_the_whole_run() -> None:
+    """Key figures, every grafted seed, every cause, the fault and the limit are on the page."""
+    view = view_of(RUN)
+    text = words(render(view))
+    assert f"{view.latency(95).total:.2f} ms" in text
+    assert "limit 18 ms" in text
+    assert "28,938" in text
+    assert "40 more candidates from 3 races" in text
+    assert "disk full" in text
+    for life in view.seeds:
+        if life.touched_host:
+            assert f"{life.blueprint}, {life.parameters:,} params" in text
+    for decision in view.decisions:
+        if decision.commands:
+            assert decision.cause in text
+    for stage in Stage:
+        if stage not in (Stage.DORMANT, Stage.CANCELLED):
+            assert stage.name.lower().replace("_", " ") in text
+
+
+def test_each_strip_shows_the_stages_its_seed_passed() -> None:
+    """The culled seed's strip has a segment for each stage, and its alpha stops at the cull."""
+    view = view_of(RUN)
+    culled = next(life for life in view.seeds if life.stage == Stage.CULLED)
+    titles = [element.text or "" for element in parsed(render(view)).iter("title")]
+    mine = [title for title in titles if title.startswith(f"{culled.seed}: ")]
+    assert [title.split(": ")[1].split(" after")[0] for title in mine] == [
+        "training",
+        "grafting",
+        "stabilization",
+        "evaluating",
+        "culled",
+    ]
+
+
+def test_a_line_does_not_bridge_what_was_not_measured() -> None:
+    """A NaN in a metric breaks its line in two."""
+    events: list[leyline.Event] = [
+        leyline.EpochMetrics(
+            epoch=epoch,
+            num_epochs=9,
+            step=epoch,
+            metrics={"loss": math.nan if epoch == 5 else 1.0 / epoch},
+            parameters=1,
+            stages={},
+        )
+        for epoch in range(1, 10)
+    ]
+    lines = list(parsed(render(view_of(events))).iter("polyline"))
+    assert [len((line.get("points") or "").split()) for line in lines] == [4, 4]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_few_round_and_inside(low: float, span: float) -> None:
+    """Between 2 and 11 ticks inside the range, evenly spaced by 1, 2 or 5 times a power of ten."""
+    found = svg.ticks(low, low + span, 5)
+    assert 2 <= len(found) <= 11
+    assert all(low - span * 1e-6 <= tick <= low + span * (1 + 1e-6) for tick in found)
+    step = found[1] - found[0]
+    digit = step / 10 ** math.floor(math.log10(step) + 1e-6)
+    assert min(abs(digit - round_one) for round_one in (1, 2, 5, 10)) < 1e-2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 300), min_size=1, max_size=10))
+def test_labels_at_the_ends_of_lines_never_overlap(wanted: list[float]) -> None:
+    """Labels keep their distance and stay on the plot."""
+    placed = sorted(svg.spread(wanted, 15, 0, 300))
+    assert all(b - a >= 15 - 1e-6 for a, b in pairwise(placed))
+    assert placed[0] >= -1e-6
+    assert placed[-1] <= 300

@@ -1,0 +1,85 @@
+"""The commands. Each imports its work when it is called, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_RUN = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="esper-morphogenesis", prog_name="esper")
+def esper() -> None:
+    """Let a PyTorch network grow new modules while it trains, without disturbing the run."""
+
+
+@esper.command()
+@click.argument("target", required=False, metavar="[CONFIG.toml | package.module:Model]")
+@click.option(
+    "--data", metavar="NAME", help="digits, mnist1d, fashion-mnist, or package.module:DataModule."
+)
+@click.option("--data-dir", metavar="DIR", help="Where a data set that is not shipped lies.")
+@click.option("--epochs", type=int, metavar="N", help="Epochs to train.")
+@click.option("--threads", type=int, metavar="N", help="Threads for torch (small sets: 1).")
+@click.option("--rng-seed", type=int, metavar="N", help="Seed of every random choice (default 0).")
+@click.option(
+    "--run-dir", metavar="DIR", help="Directory of the run (default: a dated one in runs/)."
+)
+@click.option(
+    "--telemetry", metavar="URL", help="embedded (default), memory, off, or a server's URL."
+)
+@click.option("--policy", metavar="NAME", help="heuristic (default) or hold.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run (default: the newest).")
+@click.option("--compare", is_flag=True, help="Also train the host alone: same epochs, same FLOPs.")
+def train(target: str | None, **options: Any) -> None:
+    """Train and grow a network. Without arguments: the handwritten digits, in under a minute."""
+    from tolaria.commands.train import run_command
+
+    run_command(target, **options)
+
+
+@esper.command()
+@click.argument("run", metavar="RUN|URL")
+def watch(run: str) -> None:
+    """Follow a live run through its bus, from a run directory or a bus URL."""
+    from tolaria.commands.watch import watch_run
+
+    watch_run(run)
+
+
+@esper.command()
+@_RUN
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, the bus ledger included.")
+def inspect(run: Path, *, as_json: bool) -> None:
+    """Print a run's seeds and decisions."""
+    from tolaria.commands.inspection import inspect_run
+
+    inspect_run(run, as_json=as_json)
+
+
+@esper.command()
+@_RUN
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A .pt2 or .safetensors file.",
+)
+def export(run: Path, output: Path) -> None:
+    """Write the grown network: .pt2 runs with torch alone, .safetensors holds the weights."""
+    from tolaria.commands.export import export_run
+
+    export_run(run, output)
+
+
+@esper.command()
+@_RUN
+def report(run: Path) -> None:
+    """Write a run's HTML report again."""
+    from tolaria.commands.inspection import write_report
+
+    write_report(run)

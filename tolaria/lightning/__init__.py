@@ -1,0 +1,1 @@
+"""Esper under Lightning: the callback and what it needs to know of the trainer."""

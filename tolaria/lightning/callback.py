@@ -1,0 +1,288 @@
+"""The Lightning callback: one callback for all of Esper, since each costs time on every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import msgspec
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from kasmina import grow_on_load
+from leyline import LIFECYCLE, ConfigError, Fault
+from tolaria import resume
+from tolaria.batch_source import KeptBatches
+from tolaria.config import EsperConfig, load_config
+from tolaria.disk.run import RunDirectory
+from tolaria.lightning.checkpoint_io import DirectoryCheckpointIO
+from tolaria.lightning.task import LightningTask
+from tolaria.lightning.trainer import (
+    is_dry,
+    is_fitting,
+    last_epoch,
+    loss_of,
+    refuse_unsupported,
+    rewind_batches,
+)
+from tolaria.orchestrator import Orchestrator
+from tolaria.recorder import Listener
+from tolaria.session import Session
+
+
+class EsperCallback(pl.Callback):
+    """Grows the model of a `Trainer.fit`. Validation, test and predict runs are left alone.
+
+    Args:
+        config: a TOML file, a mapping or an EsperConfig.
+        overrides: single fields of EsperConfig; they win.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Mapping[str, Any] | EsperConfig | None = None,
+        **overrides: Any,
+    ):
+        self.config = load_config(config, overrides)
+        self.listeners: list[Listener] = []
+        """Called with every event, in the training thread; keep them quick."""
+        self.orchestrator: Orchestrator | None = None
+        """The running or last fit's orchestrator."""
+        self.run_dir: Path | None = None
+        """The running or last fit's directory."""
+        self.resume_run = False
+        """Whether the next fit goes on in an existing run directory."""
+        self.close_after_fit = True
+        """Whether the run ends with the fit; else whoever drives the fit closes it."""
+        self._source: KeptBatches | None = None
+        self._pending: Mapping[str, Any] | None = None
+        self._has_validated = False
+        self._hooks: list[Any] = []
+
+    def report(self) -> dict[str, Any]:
+        """The last fit as plain values: `boundaries`, `seeds` and `decisions`."""
+        if self.orchestrator is None:
+            return {"boundaries": [], "seeds": [], "decisions": []}
+        return self.orchestrator.report()
+
+    # --- before a fit ------------------------------------------------------------------------
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse what cannot be grown yet; make loading a checkpoint grow the model to fit it."""
+        if stage == "fit":
+            refuse_unsupported(trainer)
+        self._hooks.append(grow_on_load(pl_module))
+        strategy = trainer.strategy
+        if not isinstance(strategy.checkpoint_io, DirectoryCheckpointIO):
+            strategy.checkpoint_io = DirectoryCheckpointIO(strategy.checkpoint_io)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the run. Optimizers exist by now, but their saved state is not loaded yet."""
+        if is_dry(trainer):
+            return
+        config, previous, state = self.config, self.orchestrator, self._pending
+        self._pending = None
+        again = state is None and previous is not None and previous.model is pl_module
+        if again:
+            # A second fit of the same model goes on with its seeds, in the same directory.
+            assert previous is not None
+            _refuse_other_seeds(previous)
+            state = resume.growth_state(previous)
+            config = msgspec.structs.replace(config, run_dir=str(self.run_dir))
+        goes_on = self.resume_run or again or self._is_own_run(state)
+        session = Session.open(config, resume=goes_on)
+        self.run_dir = session.run.path
+        self._source = KeptBatches(
+            config.max_kept_batches,
+            config.max_kept_size_bytes,
+            validates=trainer.enable_validation,
+        )
+        self._has_validated = False
+        first_epoch = trainer.current_epoch if state is None else int(state["epoch"])
+        try:
+            self.orchestrator = Orchestrator(
+                pl_module,
+                trainer.optimizers,
+                config,
+                session=session,
+                task=LightningTask(trainer, pl_module),
+                source=self._source,
+                schedulers=[c.scheduler for c in trainer.lr_scheduler_configs],
+                num_epochs=config.num_epochs or last_epoch(trainer, first_epoch if again else 0),
+            )
+            session.recorder.listeners.extend(self.listeners)
+            self.orchestrator.epoch = first_epoch
+            if state is not None:
+                resume.restore_growth(self.orchestrator, state, rng=not again)
+            elif self.resume_run:
+                session.recorder.rewind(0, 0)  # nothing was saved: it all happens again
+            self.orchestrator.start(resumed=state is not None)
+            if state is not None and state.get("within_epoch"):
+                session.record(_not_exact(self.orchestrator))
+        except BaseException:
+            session.abandon()
+            self.orchestrator = previous
+            raise
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember the state to go back to: a resumed optimizer has its own only now."""
+        if self.orchestrator is not None and not is_dry(trainer):
+            self.orchestrator.recovery.take(self.orchestrator.epoch, self.orchestrator.step)
+
+    def _is_own_run(self, state: Mapping[str, Any] | None) -> bool:
+        """Whether the run that saved a state is the one in the directory that was asked for."""
+        path = None if self.config.run_dir is None else Path(self.config.run_dir)
+        if state is None or path is None or not (path / "run.json").is_file():
+            return False
+        with RunDirectory.open(path, lock=False) as run:
+            return _identity(run) == state.get("run")
+
+    # --- during a fit ------------------------------------------------------------------------
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Tell the orchestrator of the step, and keep the batch if a race is coming."""
+        if self.orchestrator is None or self._source is None or is_dry(trainer):
+            return
+        self._source.offer_train(batch)
+        self.orchestrator.after_step(loss_of(outputs), batch)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A validation pass replaces the held-out batches of the one before."""
+        if self._source is not None and is_fitting(trainer):
+            self._source.begin_held_out()
+            self._has_validated = True
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep held-out batches as they pass, if something is to be measured on them."""
+        if self._source is not None and dataloader_idx == 0 and is_fitting(trainer):
+            self._source.offer_held_out(batch)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The boundary. What it found goes to the user's own loggers, once."""
+        if self.orchestrator is None or is_dry(trainer):
+            return
+        whole = self._has_validated or not trainer.enable_validation
+        report = self.orchestrator.epoch_boundary(trainer.callback_metrics, whole=whole)
+        stages = self.orchestrator.executor.table.num_by_stage()
+        logged: dict[str, float] = {f"esper/seeds_{n.lower()}": c for n, c in stages.items()}
+        logged["esper/parameters"] = float(sum(p.numel() for p in pl_module.parameters()))
+        logged["esper/commands"] = float(len(report.decision.commands))
+        logged["esper/boundary_ms"] = report.total_ms
+        for logger in trainer.loggers:
+            logger.log_metrics(logged, step=trainer.global_step)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Commit the epoch that has just ended: every scheduler and callback is done with it."""
+        if self.orchestrator is not None and not is_dry(trainer) and self.orchestrator.epoch > 0:
+            self._commit(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Commit the last epoch."""
+        if self.orchestrator is not None and not is_dry(trainer) and self.orchestrator.epoch > 0:
+            self._commit(trainer)
+
+    def _commit(self, trainer: pl.Trainer) -> None:
+        assert self.orchestrator is not None
+        if self.orchestrator.committed_epoch == self.orchestrator.epoch:
+            return
+        dumped = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        rewind_batches(dumped["loops"]["fit_loop"])
+        self.orchestrator.checkpoint(dumped)
+
+    # --- after a fit -------------------------------------------------------------------------
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the run, unless more of it is to come from outside."""
+        self._end("finished")
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the run: Lightning calls no teardown after an exception."""
+        self._let_go()
+        if self.orchestrator is not None:
+            interrupted = isinstance(exception, KeyboardInterrupt)
+            self.orchestrator.close("interrupted" if interrupted else "failed")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Close whatever is still open."""
+        self._let_go()
+        self._end("finished")
+
+    def _end(self, status: str) -> None:
+        if self.close_after_fit and self.orchestrator is not None:
+            self.orchestrator.close(status)
+
+    def _let_go(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._source = self._pending = None
+
+    # --- checkpoints -------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The growth state, for Lightning's own checkpoints and for Esper's."""
+        if self.orchestrator is None:
+            return {}
+        esper = self.orchestrator
+        return {
+            **resume.growth_state(esper),
+            "run": _identity(esper.session.run),
+            "within_epoch": esper.step > esper.recovery.snapshot.step,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember a saved growth state until the fit starts."""
+        self._pending = state_dict or None
+
+
+def _identity(run: RunDirectory) -> list[str]:
+    """What tells a run from another one in a directory of the same name."""
+    return [run.run_id, run.created.isoformat()]
+
+
+def _not_exact(orchestrator: Orchestrator) -> Fault:
+    """The word on a checkpoint that was saved between two boundaries."""
+    return Fault(
+        epoch=orchestrator.epoch,
+        step=orchestrator.step,
+        where="resume",
+        what="the checkpoint is from within an epoch, of which not all is saved",
+        action="training goes on from it, but does not end bit-identical",
+    )
+
+
+def _refuse_other_seeds(previous: Orchestrator) -> None:
+    """A checkpoint that was loaded since the last fit may have changed what has grown."""
+    table = previous.executor.table
+    wanted = {name for name in table.names if LIFECYCLE[table.stage(name)].in_forward}
+    held = set(previous.executor.live_seeds())
+    if held != wanted:
+        raise ConfigError(
+            f"the model's seeds are {_listed(held)}, but its last fit ended with "
+            f"{_listed(wanted)}; to go on from a checkpoint give it to fit() as ckpt_path"
+        )
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

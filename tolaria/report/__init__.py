@@ -1,3 +1,0 @@
-"""The report of a run: one HTML file that needs nothing else to be read."""
-
-from tolaria.report.page import write as write

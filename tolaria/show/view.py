@@ -1,0 +1,319 @@
+"""What a run shows: its events folded, one at a time, into the model every display reads.
+
+`esper train` feeds it directly, `esper watch` from the bus, `esper inspect` and the report from the
+journal. Late joiners, lost metrics and lanes that overtake one another are tolerated.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections import Counter, deque
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+
+import leyline
+from leyline import Stage
+from tolaria.show.latency import BoundaryMs, boundary_ms, percentile
+from tolaria.show.lives import Gain, Mark, Place, Reading, SeedLife
+from tolaria.show.plain import boundary_dict, decision_dict, seed_dict, without_nan
+
+_Dated = TypeVar("_Dated", leyline.Decision, leyline.Fault, leyline.FieldReport, leyline.SeedReport)
+
+_NUM_WAITING_PACKETS: Final = 256
+"""Packets kept while their schema has not come; a joiner that missed it must not grow for ever."""
+
+_MEASURED: Final = (
+    "stage",
+    "site",
+    "blueprint",
+    "parameters",
+    "alpha",
+    "trial_gain",
+    "trial_error",
+    "counterfactual_gain",
+    "counterfactual_error",
+)
+
+
+class _Packet(NamedTuple):
+    """A packet's occupied rows, copied: its columns are views that the run goes on writing."""
+
+    schema_id: int
+    epoch: int
+    rows: tuple[tuple[int, tuple[Any, ...]], ...]
+
+
+class RunView:
+    """A run as far as its events tell."""
+
+    def __init__(self) -> None:
+        self.run_id = ""
+        self.model = ""
+        self.num_resumes = 0
+        self.epoch = 0
+        """The last epoch anything is known about."""
+        self.num_epochs = 0
+        self.step = 0
+        self.loss = math.nan
+        """The loss of the last step known."""
+        self.host_parameters = 0
+        self.metrics: dict[int, dict[str, float]] = {}
+        """Metrics by epoch; ask `epochs` for them in order."""
+        self.decisions: list[leyline.Decision] = []
+        self.faults: list[leyline.Fault] = []
+        self.field_reports: list[leyline.FieldReport] = []
+        self.refusals: list[leyline.SeedReport] = []
+        """Transitions that were asked for and refused."""
+        self.ended: leyline.RunEnded | None = None
+        self._boundaries: dict[int, leyline.BoundaryTiming] = {}
+        self._places: dict[str, Place] = {}
+        self._schemas: dict[int, leyline.Schema] = {}
+        self._waiting: deque[_Packet] = deque(maxlen=_NUM_WAITING_PACKETS)
+        self._parameters = ((0, 0), 0)
+        self._stages: tuple[int, dict[str, int]] = (0, {})
+
+    # --- reading ---------------------------------------------------------------------------
+
+    @property
+    def status(self) -> str:
+        """How the run ended, or "running"."""
+        return self.ended.status if self.ended else "running"
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the network now, host and growth."""
+        return self._parameters[1] or self.host_parameters
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs whose metrics are known, in order."""
+        return sorted(self.metrics)
+
+    @property
+    def seeds(self) -> list[SeedLife]:
+        """Every life of every seed, oldest first; places never used are not listed."""
+        lives = (life for place in self._places.values() for life in place.lives())
+        return sorted(lives, key=lambda life: (life.first_epoch, life.seed, life.life))
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """Places in use by stage name: as last reported, else as far as their lives are known."""
+        reported = {name: num for name, num in self._stages[1].items() if name != "DORMANT"}
+        lives = [place.lives()[-1] for place in self._places.values() if place.lives()]
+        return reported or dict(Counter(life.stage.name for life in lives))
+
+    @property
+    def boundaries(self) -> list[leyline.BoundaryTiming]:
+        """Timings of the boundaries, by epoch."""
+        return [self._boundaries[epoch] for epoch in sorted(self._boundaries)]
+
+    @property
+    def first_graft_epoch(self) -> int | None:
+        """The epoch after which the network first had something grafted on it."""
+        grafts = (life.epoch_of(Stage.GRAFTING) for life in self.seeds)
+        return min((epoch for epoch in grafts if epoch is not None), default=None)
+
+    def metrics_at(self, epoch: int | None) -> dict[str, float]:
+        """The metrics of the last epoch known up to and with this one (None: of them all)."""
+        known = [at for at in self.epochs if epoch is None or at <= epoch]
+        return self.metrics[known[-1]] if known else {}
+
+    def latency(self, q: float) -> BoundaryMs:
+        """The q-th percentile (0 to 100) of each part and of the sum, in ms; NaN if none ran."""
+        timings = [boundary_ms(timing) for timing in self.boundaries]
+        return BoundaryMs(*(percentile([ms[part] for ms in timings], q) for part in range(4)))
+
+    def outside_ms(self) -> dict[str, float]:
+        """Time spent outside the boundaries, by kind, summed over the run, in ms."""
+        total: dict[str, float] = {}
+        for timing in self.boundaries:
+            for kind, ms in timing.outside_ms.items():
+                total[kind] = total.get(kind, 0.0) + ms
+        return total
+
+    def to_dict(self) -> dict[str, Any]:
+        """The view as plain values that JSON can hold; a number not measured is None."""
+        fields: dict[str, Any] = {
+            "run_id": self.run_id,
+            "model": self.model,
+            "status": self.status,
+            "epoch": self.epoch,
+            "num_epochs": self.num_epochs,
+            "step": self.step,
+            "host_parameters": self.host_parameters,
+            "parameters": self.parameters,
+            "metrics": {str(epoch): self.metrics[epoch] for epoch in self.epochs},
+            "final_metrics": self.ended.metrics if self.ended else {},
+            "boundaries": [boundary_dict(timing) for timing in self.boundaries],
+            "seeds": [seed_dict(life) for life in self.seeds],
+            "decisions": [decision_dict(decision) for decision in self.decisions],
+            "field_reports": [msgspec.structs.asdict(report) for report in self.field_reports],
+            "refusals": [msgspec.structs.asdict(report) for report in self.refusals],
+            "faults": [msgspec.structs.asdict(fault) for fault in self.faults],
+        }
+        plain: dict[str, Any] = without_nan(fields)
+        return plain
+
+    # --- folding ---------------------------------------------------------------------------
+
+    def apply(self, event: leyline.Event) -> None:
+        """Fold one event in."""
+        match event:
+            case leyline.RunStarted():
+                self._start(event)
+            case leyline.Schema():
+                self._learn(event)
+            case leyline.StatePacket():
+                self._note_parameters(event.epoch, 0, event.host_parameters, event.grown_parameters)
+                self._progress(event.epoch, event.num_epochs, event.step)
+                self._read(_copy(event))
+            case leyline.StepMetrics():
+                if event.step >= self.step:
+                    self.step, self.loss = event.step, event.loss
+            case leyline.EpochMetrics():
+                self._note_epoch(event)
+            case leyline.BoundaryTiming():
+                self._progress(event.epoch)
+                self._boundaries[event.epoch] = event
+            case leyline.Decision():
+                self._note_decision(event)
+            case leyline.SeedReport():
+                self._note_report(event)
+            case leyline.FieldReport():
+                self._note_field(event)
+            case leyline.Fault():
+                self._progress(event.epoch)
+                _insert(self.faults, event)
+            case leyline.RunEnded():
+                self.run_id = self.run_id or event.run_id
+                self._progress(event.epoch)
+                self.ended = event
+                self._note_parameters(event.epoch, 2, 0, event.parameters)
+
+    def _start(self, event: leyline.RunStarted) -> None:
+        self.run_id, self.model = event.run_id, event.model
+        self.num_epochs = event.num_epochs or self.num_epochs
+        self.host_parameters = event.host_parameters
+        if event.resumed:
+            self._rewind(event.epoch)
+
+    def _rewind(self, epoch: int) -> None:
+        """Forget what followed the epoch a resumed run continues from: it happens anew."""
+        self.num_resumes += 1
+        self.epoch, self.step, self.ended = epoch, 0, None
+        self._parameters, self._stages = ((0, 0), self._parameters[1]), (0, {})
+        self.metrics = {at: known for at, known in self.metrics.items() if at <= epoch}
+        self._boundaries = {at: known for at, known in self._boundaries.items() if at <= epoch}
+        self.decisions = [decision for decision in self.decisions if decision.epoch <= epoch]
+        self.field_reports = [report for report in self.field_reports if report.epoch <= epoch]
+        self.refusals = [report for report in self.refusals if report.epoch <= epoch]
+        for place in self._places.values():
+            place.rewind(epoch)
+
+    def _progress(self, epoch: int, num_epochs: int = 0, step: int = 0) -> None:
+        self.epoch = max(self.epoch, epoch)
+        self.num_epochs = num_epochs or self.num_epochs
+        self.step = max(self.step, step)
+
+    def _note_parameters(self, epoch: int, rank: int, host: int, grown: int) -> None:
+        """Keep the newest count; of one epoch's, the packet's is the oldest."""
+        self.host_parameters = self.host_parameters or host
+        self._parameters = max(self._parameters, ((epoch, rank), host + grown))
+
+    def _note_epoch(self, event: leyline.EpochMetrics) -> None:
+        self._progress(event.epoch, event.num_epochs, event.step)
+        self.metrics[event.epoch] = dict(event.metrics)
+        self._note_parameters(event.epoch, 1, 0, event.parameters)
+        if event.epoch >= self._stages[0]:
+            self._stages = event.epoch, dict(event.stages)
+
+    def _note_decision(self, event: leyline.Decision) -> None:
+        self._progress(event.epoch)
+        if not _insert(self.decisions, event):
+            return
+        for score in event.scores:
+            gain = Gain(score.gain, score.gain_error)
+            place = self._place(score.seed)
+            place.trials.append(Reading(event.epoch, score.blueprint, gain))
+
+    def _note_report(self, event: leyline.SeedReport) -> None:
+        self._progress(event.epoch)
+        if event.refused:
+            _insert(self.refusals, event)
+        elif _is_stage(event.was) and _is_stage(event.now):
+            _insert(self._place(event.seed).reports, event)
+
+    def _note_field(self, event: leyline.FieldReport) -> None:
+        self._progress(event.epoch)
+        if not _insert(self.field_reports, event):
+            return
+        place = self._place(event.seed)
+        trial = Gain(event.expected_gain, event.expected_error)
+        counterfactual = Gain(event.counterfactual_gain, event.counterfactual_error)
+        place.trials.append(Reading(event.epoch, event.blueprint, trial))
+        place.counterfactuals.append(Reading(event.epoch, event.blueprint, counterfactual))
+
+    def _learn(self, schema: leyline.Schema) -> None:
+        self.run_id = self.run_id or schema.run_id
+        self._schemas[schema.schema_id] = schema
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for packet in waiting:
+            self._read(packet)
+
+    def _read(self, packet: _Packet) -> None:
+        """Turn a packet's rows into marks, or keep it until its names are known."""
+        schema = self._schemas.get(packet.schema_id)
+        if schema is None:
+            self._waiting.append(packet)
+            return
+        sites = [site.name for site in schema.sites]
+        for row, values in packet.rows:
+            stage, site, blueprint, parameters, alpha, *gains = values
+            place = self._place(_name(schema.seeds, row))
+            place.marks[packet.epoch] = Mark(
+                epoch=packet.epoch,
+                stage=Stage(stage),
+                site=_name(sites, site),
+                blueprint=_name(schema.blueprints, blueprint),
+                parameters=parameters,
+                alpha=alpha,
+                trial=Gain(*gains[:2]),
+                counterfactual=Gain(*gains[2:]),
+            )
+
+    def _place(self, seed: str) -> Place:
+        """The place of that name, which is about to change."""
+        place = self._places.setdefault(seed, Place(seed))
+        place.changed()
+        return place
+
+
+def _copy(packet: leyline.StatePacket) -> _Packet:
+    columns = [packet.column(name) for name in _MEASURED]
+    rows = zip(*columns, strict=True)
+    occupied = tuple(
+        (row, values) for row, values in enumerate(rows) if values[0] and _is_stage(values[0])
+    )
+    return _Packet(packet.schema_id, packet.epoch, occupied)
+
+
+def _insert(events: list[_Dated], event: _Dated) -> bool:
+    """Insert by epoch unless it is there already; NaN must equal itself, so bytes are compared."""
+    data = msgspec.msgpack.encode(event)
+    if any(msgspec.msgpack.encode(known) == data for known in events if known.epoch == event.epoch):
+        return False
+    insort(events, event, key=attrgetter("epoch"))
+    return True
+
+
+def _is_stage(number: int) -> bool:
+    return Stage.DORMANT <= number <= Stage.ROLLED_BACK
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return names[index] if 0 <= index < len(names) else f"#{index}"
