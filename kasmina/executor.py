@@ -14,6 +14,7 @@ from kasmina.grafting import LinearGrafting
 from kasmina.grounds import Grounds
 from kasmina.nursery import Nursery
 from kasmina.race import RaceRules, cut
+from kasmina.reports import Reports
 from kasmina.seed_table import SeedTable
 from kasmina.sites import Site
 from kasmina.slot import attach_seed, attached_seeds, detach_seed
@@ -57,6 +58,7 @@ class Executor:
         self.grounds = Grounds()
         self.table = SeedTable()
         self.nursery = Nursery(model, rng_seed)
+        self._reports = Reports(self.table, self.grounds)
         self.ramp_steps = ramp_steps
         self.trials_waived: str | None = None
         """Why no trial can be run here; None while trials are possible."""
@@ -100,7 +102,7 @@ class Executor:
             try:
                 reports.append(self._execute(command, epoch))
             except EsperError as error:
-                reports.append(self._refused(command, epoch, str(error)))
+                reports.append(self._reports.refused(command, epoch, str(error)))
         self.nursery.clear()
         return reports
 
@@ -139,7 +141,7 @@ class Executor:
             counterfactual_error=math.nan,
         )
         self._birth_epoch[command.seed] = epoch
-        return self._report(command.seed, was, epoch, command.cause)
+        return self._reports.made(command.seed, was, epoch, command.cause)
 
     def _advance_as_asked(self, command: Advance, epoch: int) -> SeedReport:
         """Advance, where the number may be any and the stage may have a way of its own."""
@@ -173,7 +175,7 @@ class Executor:
             for parameter in module.parameters():
                 # A left gradient would still move a frozen weight.
                 parameter.grad = None
-        return self._report(seed, was, epoch, cause)
+        return self._reports.made(seed, was, epoch, cause)
 
     def _graft(self, seed: str) -> None:
         site, blueprint = self._where(seed)
@@ -218,12 +220,6 @@ class Executor:
                 reports.append(self._withdraw_to(to, name, epoch, cause, embargo_epochs))
         return reports
 
-    def drop_orphans(self) -> None:
-        """Take out seeds whose row says that they are not in the model."""
-        for name, (_, module, seed) in attached_seeds(self._model).items():
-            if name in self.table and not LIFECYCLE[self.table.stage(name)].in_forward:
-                detach_seed(module, seed)
-
     def _withdraw_to(
         self, to: Stage, seed: str, epoch: int, cause: str, embargo_epochs: int
     ) -> SeedReport:
@@ -234,7 +230,7 @@ class Executor:
             detach_seed(held[1], held[2])
         self.table.put(seed, alpha=0.0, embargo_epochs_left=embargo_epochs)
         self._forget(seed)
-        return self._report(seed, was, epoch, cause)
+        return self._reports.made(seed, was, epoch, cause)
 
     def _forget(self, seed: str) -> None:
         self._ramps.pop(seed, None)
@@ -260,7 +256,9 @@ class Executor:
             if fault is None:
                 evidence = self._evidence(seed, blueprint_proven=True)
                 self.table.advance(seed, Stage.TRAINING, evidence)
-                reports.append(self._report(seed, Stage.GERMINATED, epoch, "its blueprint fits"))
+                reports.append(
+                    self._reports.made(seed, Stage.GERMINATED, epoch, "its blueprint fits")
+                )
             else:
                 self.table.put(seed, error_count=1)
                 reports.append(
@@ -353,43 +351,5 @@ class Executor:
         return self.grounds.at(self.table.get(seed, "site"), self.table.get(seed, "blueprint"))
 
     def _evidence(self, seed: str, *, blueprint_proven: bool | None = None) -> Evidence:
-        gain = self.table.get(seed, "counterfactual_gain")
-        measured = not math.isnan(self.table.get(seed, "trial_gain"))
-        return Evidence(
-            epochs_in_stage=self.table.get(seed, "epochs_in_stage"),
-            blueprint_proven=blueprint_proven,
-            trial_settled=measured or self.trials_waived is not None,
-            alpha=self.table.get(seed, "alpha"),
-            counterfactual_gain=None if math.isnan(gain) else gain,
-            embargo_epochs_left=self.table.get(seed, "embargo_epochs_left"),
-        )
-
-    def _report(self, seed: str, was: Stage, epoch: int, cause: str) -> SeedReport:
-        site, blueprint = self._where(seed)
-        return SeedReport(
-            epoch=epoch,
-            seed=seed,
-            site=site.name,
-            blueprint=blueprint,
-            was=int(was),
-            now=int(self.table.stage(seed)),
-            parameters=self.table.get(seed, "parameters"),
-            alpha=self.table.get(seed, "alpha"),
-            cause=cause,
-        )
-
-    def _refused(self, command: Germinate | Advance | Cull, epoch: int, reason: str) -> SeedReport:
-        known = command.seed in self.table
-        stage = int(self.table.stage(command.seed)) if known else int(Stage.DORMANT)
-        return SeedReport(
-            epoch=epoch,
-            seed=command.seed,
-            site=command.site if isinstance(command, Germinate) else "",
-            blueprint=command.blueprint if isinstance(command, Germinate) else "",
-            was=stage,
-            now=stage,
-            parameters=0,
-            alpha=0.0,
-            cause=command.cause,
-            refused=reason,
-        )
+        waived = self.trials_waived is not None
+        return self.table.evidence(seed, trials_waived=waived, blueprint_proven=blueprint_proven)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -91,6 +92,21 @@ class SeedTable:
         ring = self._history[row]
         slots = [n % limits.HISTORY_LENGTH for n in range(first, count)]
         return [(Stage(int(ring[slot][0])), Stage(int(ring[slot][1]))) for slot in slots]
+
+    def evidence(
+        self, seed: str, *, trials_waived: bool, blueprint_proven: bool | None = None
+    ) -> Evidence:
+        """What the row says to the guards of the lifecycle; NaN becomes "not measured"."""
+        gain = self.get(seed, "counterfactual_gain")
+        measured = not math.isnan(self.get(seed, "trial_gain"))
+        return Evidence(
+            epochs_in_stage=self.get(seed, "epochs_in_stage"),
+            blueprint_proven=blueprint_proven,
+            trial_settled=measured or trials_waived,
+            alpha=self.get(seed, "alpha"),
+            counterfactual_gain=None if math.isnan(gain) else gain,
+            embargo_epochs_left=self.get(seed, "embargo_epochs_left"),
+        )
 
     def advance(self, seed: str, to: Stage, evidence: Evidence) -> None:
         """Make one validated transition and remember it.

@@ -323,6 +323,8 @@ class Orchestrator:
                 if waived is not None:
                     what = "candidates are given up; planted seeds skip trials"
                     self._fault("race", waived, what)
+            for seed, fault in self.executor.trial_faults().items():
+                self._fault(f"trial of {seed}", fault, "it leaves the race")
             with timer.stage("counterfactual"):
                 self.growth.measure_counterfactuals()
         with timer.stage("flops"):

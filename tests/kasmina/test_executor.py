@@ -348,7 +348,6 @@ def test_seeds_of_an_earlier_run_are_host(grower: Grower) -> None:
     later.grounds.open(discover(grower.model, (X,)))
     y = bits(grower.model(X))
     assert later.live_seeds() == {}
-    later.drop_orphans()
     assert later.withdraw_faulted(1, 1) == []
     assert bits(grower.model(X)) == y
     grower.executor = later
@@ -358,18 +357,6 @@ def test_seeds_of_an_earlier_run_are_host(grower: Grower) -> None:
     grower.to(Stage.GRAFTING, "body/1")
     assert list(later.live_seeds()) == ["body/1"]
     assert bits(grower.model(X)) == y
-
-
-def test_orphans_are_dropped(grower: Grower) -> None:
-    """A seed in the model whose row says otherwise goes; one whose row agrees stays."""
-    grower.to(Stage.GRAFTING)
-    before = grower.table.state_dict()
-    grower.executor.drop_orphans()
-    assert list(attached_seeds(grower.model)) == [SEED]
-    before["columns"]["stage"][:] = int(Stage.TRAINING)
-    grower.table.load_state_dict(before)
-    grower.executor.drop_orphans()
-    assert attached_seeds(grower.model) == {}
 
 
 def test_after_step_costs_nothing_once_the_ramp_is_over(grower: Grower) -> None:

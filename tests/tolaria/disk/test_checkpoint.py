@@ -21,7 +21,7 @@ from leyline import CheckpointError, ConfigError
 from tolaria.disk.checkpoint import CheckpointStore, load, read_manifest, verify
 from tolaria.disk.files import FileOps
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FILES = ("model.safetensors", "state.safetensors", "state.json", "manifest.json")
 PRIMITIVES = ("mkdir", "write", "fsync", "fsync_dir", "rename", "remove", "rmdir")
 
@@ -454,7 +454,7 @@ def test_a_checkpoint_under_another_name_is_found(tmp_path):
 
 def resealed(path, edit):
     """Change the manifest and give it a digest that fits, as an attacker would."""
-    from tolaria import checkpoint
+    from tolaria.disk import checkpoint
 
     manifest = json.loads((path / "manifest.json").read_text())
     edit(manifest)

@@ -17,7 +17,7 @@ from leyline import RunError, RunLockedError
 from tolaria.disk.files import FileOps
 from tolaria.disk.run import RunDirectory
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 11, 21, 14, 30, 5, tzinfo=UTC)
 HOLDER = """
 import os, sys
