@@ -8,6 +8,7 @@ from kasmina.executor import Executor as Executor
 from kasmina.executor import LiveSeed as LiveSeed
 from kasmina.export import export as export
 from kasmina.flops import count_flops as count_flops
+from kasmina.live_guard import live_untouched as live_untouched
 from kasmina.race import RaceRules as RaceRules
 from kasmina.rng import derive_rng_seed as derive_rng_seed
 from kasmina.rng import isolated_rng as isolated_rng

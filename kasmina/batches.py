@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,12 @@ def pieces(batch: Any, num_pieces: int) -> list[Any]:
         return map_tensors(lambda tensor: tensor[start : start + length], batch)
 
     return [piece(start) for start in range(0, length * num_pieces, length)]
+
+
+def joined(batch: Any, cut_up: Sequence[Any]) -> Any:
+    """The rows of a batch that its pieces are made of."""
+    length = sum(tensors_in(piece)[0].shape[0] for piece in cut_up)
+    return map_tensors(lambda tensor: tensor[:length], batch)
 
 
 class BatchBuffer:

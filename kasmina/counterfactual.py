@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kasmina.race import cut
 from kasmina.rng import isolated_rng
 from kasmina.shadow import Shadow, paired_gain
 from kasmina.slot import attached_seeds
@@ -22,13 +23,14 @@ def counterfactual_gains(
 
     Args:
         seeds: names of seeds that are attached with alpha above 0.
-        held_out: pieces of held-out batches.
+        held_out: held-out batches; cut into pieces where that leaves the loss alone.
 
     Returns:
         For each seed (gain, standard error) in the loss's unit: loss without it minus loss as it
         is. The live model is not touched: the passes run on a copy.
     """
     shadow = Shadow(task)
+    held_out = cut(shadow, held_out)
     with isolated_rng(0):
         as_it_is = shadow.held_out_losses(held_out)
     held = attached_seeds(shadow.model)

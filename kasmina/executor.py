@@ -13,7 +13,7 @@ from kasmina.counterfactual import counterfactual_gains
 from kasmina.grafting import LinearGrafting
 from kasmina.grounds import Grounds
 from kasmina.nursery import Nursery
-from kasmina.race import RaceRules, cut
+from kasmina.race import RaceRules
 from kasmina.reports import Reports
 from kasmina.seed_table import SeedTable
 from kasmina.sites import Site
@@ -306,7 +306,7 @@ class Executor:
         """Measure every seed in EVALUATING; returns their names."""
         seeds = self.table.in_stage(Stage.EVALUATING)
         if seeds and held_out:
-            for seed, (gain, error) in counterfactual_gains(task, seeds, cut(held_out)).items():
+            for seed, (gain, error) in counterfactual_gains(task, seeds, held_out).items():
                 self.table.put(seed, counterfactual_gain=gain, counterfactual_error=error)
         return seeds
 

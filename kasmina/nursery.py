@@ -94,7 +94,7 @@ class Nursery:
             rng_seed = self.birth_rng_seed(seed, blueprint, epoch)
             trial = Trial(seed, site.name, blueprint, module, optimizer, rng_seed)
             self._trials[seed] = trial
-        pieces = cut(held_out)
+        pieces = cut(shadow, held_out)
         trials = list(self._trials.values())
         flops = attempt(lambda: run_race(shadow, trials, train_batches, pieces, rules))
         if isinstance(flops, TrialError):

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kasmina.batches import pieces
+import torch
+
+from kasmina.batches import joined, pieces
 from kasmina.flops import count_flops
+from kasmina.guard import attempt
 from kasmina.rng import isolated_rng
 from kasmina.shadow import HELD_OUT_RNG_SEED, Shadow
 from kasmina.trial import Trial
@@ -27,10 +30,30 @@ class RaceRules:
     """Candidates that go on to the next rung."""
 
 
-def cut(held_out: Sequence[Any]) -> list[Any]:
-    """Held-out batches as at least HELD_OUT_PIECES pieces, where they can be cut."""
+def cut(shadow: Shadow, held_out: Sequence[Any]) -> list[Any]:
+    """Held-out batches as at least HELD_OUT_PIECES pieces, where cutting leaves the loss alone.
+
+    A loss that looks across the rows of a batch (contrastive, graphs) or at something that was
+    not cut with them (a list beside the tensors) is another loss on a piece; such batches stay
+    whole. Tried on the first batch.
+    """
     each = math.ceil(HELD_OUT_PIECES / max(1, len(held_out)))
+    if each == 1 or not held_out:
+        return list(held_out)
+    first = pieces(held_out[0], each)
+    agrees = attempt(lambda: _loss_agrees(shadow, held_out[0], first))
+    if agrees is not True:
+        return list(held_out)
     return [piece for batch in held_out for piece in pieces(batch, each)]
+
+
+def _loss_agrees(shadow: Shadow, batch: Any, cut_up: Sequence[Any]) -> bool:
+    """Whether the mean loss of the pieces is the loss of the rows that they are made of."""
+    with isolated_rng(HELD_OUT_RNG_SEED):
+        apart = shadow.held_out_losses(cut_up).mean()
+    with isolated_rng(HELD_OUT_RNG_SEED):
+        together = shadow.held_out_losses([joined(batch, cut_up)]).mean()
+    return bool(torch.isclose(apart, together, rtol=1e-3, atol=1e-6))
 
 
 def run_race(

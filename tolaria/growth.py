@@ -19,6 +19,7 @@ from kasmina import (
     copy_module,
     count_flops,
     isolated_rng,
+    live_untouched,
     survey,
 )
 from kasmina.guard import attempt, describe
@@ -62,7 +63,8 @@ class Growth:
             SiteError, ConfigError: the config or the schedule names a site that there is not.
         """
         try:
-            found = self._survey()
+            with live_untouched(self._model):
+                found = self._survey()
         except TrialError as error:
             self._executor.trials_waived = str(error)
             _LOG.warning("growth finds no sites: %s", error)

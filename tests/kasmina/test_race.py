@@ -16,6 +16,7 @@ from kasmina import FunctionTask, OptimizerRecipe, RaceRules, Site, discover
 from kasmina.blueprints import catalogue
 from kasmina.nursery import Nursery
 from kasmina.race import HELD_OUT_PIECES, cut
+from kasmina.shadow import Shadow
 from kasmina.trial import Trial
 from leyline import TrialError
 from tests.kasmina.growing import (
@@ -179,7 +180,7 @@ def test_the_gain_is_what_two_evaluations_by_hand_give() -> None:
     grown.body = nn.Sequential(body, Residual(trial.module.body))
     differences = [
         (cross_entropy(model, piece) - cross_entropy(grown, piece)).item()
-        for piece in cut(HELD_OUT)
+        for piece in cut(Shadow(FunctionTask(model, cross_entropy)), HELD_OUT)
     ]
     assert len(differences) == HELD_OUT_PIECES
     assert trial.gain == pytest.approx(sum(differences) / len(differences), abs=1e-6)
@@ -333,6 +334,29 @@ def test_no_trial_is_possible_and_why(changed: dict[str, Any], reason: str) -> N
 
 def test_held_out_batches_are_cut_into_pairs() -> None:
     """Few batches become at least 32 pieces, many stay as they are."""
-    assert len(cut(HELD_OUT)) == HELD_OUT_PIECES
-    assert len(cut(xor_batches(40, 0))) == 40
-    assert cut([]) == []
+    shadow = Shadow(FunctionTask(Xor(), cross_entropy))
+    assert len(cut(shadow, HELD_OUT)) == HELD_OUT_PIECES
+    assert len(cut(shadow, xor_batches(40, 0))) == 40
+    assert cut(shadow, []) == []
+
+
+def contrastive(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """A loss over the other rows of the batch: 0 for a single one."""
+    embedded = model(batch[0])
+    return nn.functional.cross_entropy(embedded @ embedded.T, torch.arange(len(embedded)))
+
+
+def with_listed_labels(model: nn.Module, batch: dict[str, object]) -> torch.Tensor:
+    """A loss that pairs rows with a list, which is not cut with the tensors."""
+    pairs = zip(model(batch["x"]), batch["y"], strict=False)  # type: ignore[call-overload]
+    losses = [nn.functional.cross_entropy(row[None], torch.tensor([y])) for row, y in pairs]
+    return torch.stack(losses).mean()
+
+
+def test_a_batch_stays_whole_where_cutting_changes_the_loss() -> None:
+    """A loss that looks across rows, or at a list beside the tensors, is kept whole."""
+    whole = HELD_OUT[:1]
+    listed = [{"x": x, "y": y.tolist()} for x, y in whole]
+
+    assert cut(Shadow(FunctionTask(Xor(), contrastive)), whole) == whole
+    assert cut(Shadow(FunctionTask(Xor(), with_listed_labels)), listed) == listed
