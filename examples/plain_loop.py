@@ -41,6 +41,7 @@ def accuracy(model: nn.Module, batches: list[Batch]) -> float:
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # for small tensors, two contended threads are slower than one
     torch.manual_seed(0)
     train, held_out = stripes(1500, 1), stripes(500, 2)
     model = nn.Sequential(
@@ -64,7 +65,7 @@ def main() -> None:
                 optimizer.step()
                 esper.after_step(loss)
             report = esper.epoch_boundary({"val_acc": accuracy(model, held_out)})
-            print(f"epoch {epoch + 1}: {report.decision.cause}")
+            print(f"epoch {epoch + 1}: {report.decision.cause}", flush=True)
 
     print(kasmina.summary(model))
     print(f"held-out accuracy {accuracy(model, held_out):.3f}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kasmina.race import cut
@@ -36,7 +38,11 @@ def counterfactual_gains(
     held = attached_seeds(shadow.model)
     gains = {}
     for name in seeds:
-        gains[name] = paired_gain(_losses_without(shadow, held[name][2], held_out), as_it_is)
+        without = _losses_without(shadow, held[name][2], held_out)
+        if bool(torch.isfinite(without).all()) and not bool(torch.isfinite(as_it_is).all()):
+            gains[name] = -math.inf, 0.0  # the host is sound without it, and not with it
+        else:
+            gains[name] = paired_gain(without, as_it_is)
     return gains
 
 

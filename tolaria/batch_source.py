@@ -58,6 +58,10 @@ class KeptBatches:
         self._held_out.clear()
         self._has_validated = False
 
+    def never_validates(self) -> None:
+        """The validation loop turned out to have no batches."""
+        self._validates = False
+
     def offer_train(self, batch: Any) -> None:
         """A training batch has passed."""
         self._example.offer(batch)

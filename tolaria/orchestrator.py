@@ -17,6 +17,7 @@ from kasmina.slot import attached_seeds
 from leyline import (
     Decision,
     EpochMetrics,
+    Event,
     Fault,
     NonFiniteError,
     RunEnded,
@@ -158,9 +159,7 @@ class Orchestrator:
                 num_epochs=resolved.num_epochs or 0,
                 example=arguments,
             )
-            if loss_fn is None or data is None:
-                missing = "loss_fn" if loss_fn is None else "data"
-                orchestrator.executor.trials_waived = f"no trial: attach() was given no {missing}"
+            orchestrator.executor.trials_waived = plain_loop.what_trials_lack(loss_fn, data)
             orchestrator._owns_checkpoints = resolved.checkpoint
             orchestrator.start(resumed=False)
         except BaseException:
@@ -249,8 +248,15 @@ class Orchestrator:
         reports = list(outcome.reports)
         if not self._holds:
             with outside.stage("germination"):
-                reports += self.growth.prove(self.epoch)
-        self._publish(outcome.decision, reports, numbers)
+                proofs = self.growth.prove(self.epoch)
+            for proof in proofs:
+                if proof.now == Stage.CANCELLED:
+                    self._fault(
+                        f"{proof.blueprint} at {proof.site}", proof.cause, "it is cancelled"
+                    )
+            reports += proofs
+        for event in self._events(outcome.decision, reports, numbers):
+            self.session.record(event)
         self.executor.ramp_steps = max(1, self._steps_this_epoch * self.config.ramp_epochs)
         self._steps_this_epoch = 0
         if self._owns_checkpoints:
@@ -354,25 +360,18 @@ class Orchestrator:
         if problem is not None:
             self._fault("checkpoint", problem, "training goes on; the last checkpoint stays")
 
-    def _publish(
+    def _events(
         self, decision: Decision, reports: list[SeedReport], numbers: Mapping[str, float]
-    ) -> None:
-        record = self.session.record
-        record(decision)
-        for report in reports:
-            record(report)
-        for field_report in field_reports(self.executor.table, reports):
-            record(field_report)
-        record(
-            EpochMetrics(
-                epoch=self.epoch,
-                num_epochs=self.num_epochs,
-                step=self.step,
-                metrics=dict(numbers),
-                parameters=self.host_parameters() + self.executor.grown_parameters(),
-                stages=self.executor.table.num_by_stage(),
-            )
+    ) -> list[Event]:
+        summed_up = EpochMetrics(
+            epoch=self.epoch,
+            num_epochs=self.num_epochs,
+            step=self.step,
+            metrics=dict(numbers),
+            parameters=self.host_parameters() + self.executor.grown_parameters(),
+            stages=self.executor.table.num_by_stage(),
         )
+        return [decision, *reports, *field_reports(self.executor.table, reports), summed_up]
 
     def _recover(self, loss: float, batch: Any) -> None:
         lost = self.step - self.recovery.snapshot.step

@@ -71,3 +71,10 @@ def arguments_of(example: Any) -> tuple[Any, ...] | None:
         f"example is a {type(example).__name__}; give the positional arguments of one forward "
         "call as a tuple, such as (inputs,)"
     )
+
+
+def what_trials_lack(loss_fn: object, data: object) -> str | None:
+    """Why a loop that was attached with these can run no trials, or None if it can."""
+    if loss_fn is not None and data is not None:
+        return None
+    return f"no trial: attach() was given no {'loss_fn' if loss_fn is None else 'data'}"

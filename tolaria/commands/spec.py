@@ -16,6 +16,7 @@ from leyline import ConfigError, EsperError
 from tolaria import data as built_in
 from tolaria.config import EsperConfig, load_config, read_toml
 
+_DEFAULT_SET: Final = "digits"
 _SMALL_SETS: Final = ("digits", "mnist1d")
 
 
@@ -24,8 +25,8 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     model: str | None = None
     """package.module:LightningModule; None: the host that belongs to built-in data."""
-    data: str = "digits"
-    """A built-in set, or package.module:LightningDataModule."""
+    data: str | None = None
+    """A built-in set, or package.module:LightningDataModule; None: the digits."""
     data_dir: str | None = None
     """Where a built-in set that is not shipped lies."""
     epochs: int | None = None
@@ -47,7 +48,7 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Every small tensor waits for a barrier per thread: on contended cores two threads were ten
         times slower than one on the small sets.
         """
-        small = self.model is None and self.data in _SMALL_SETS
+        small = self.model is None and (self.data or _DEFAULT_SET) in _SMALL_SETS
         return self.threads or (1 if small else None)
 
     def config(self, overrides: Mapping[str, Any] | None = None) -> EsperConfig:
@@ -87,21 +88,26 @@ def build(
     wanted = epochs or spec.epochs
     if wanted is not None and wanted < 1:
         raise ConfigError(f"epochs is {wanted}; it must be at least 1")
-    if ":" not in spec.data:
+    if spec.data is None and spec.model is not None:
+        raise ConfigError(
+            f"model is {spec.model}, but no data was given; give --data "
+            f"package.module:MyDataModule, or one of {', '.join(built_in.RECIPES)}"
+        )
+    data = spec.data or _DEFAULT_SET
+    if ":" not in data:
         data_dir = None if spec.data_dir is None else Path(spec.data_dir)
         task = built_in.load(
-            spec.data, data_dir=data_dir, rng_seed=rng_seed, num_epochs=wanted, **spec.data_args
+            data, data_dir=data_dir, rng_seed=rng_seed, num_epochs=wanted, **spec.data_args
         )
         if spec.model is None:
             return task.module, task.data, task.num_epochs
         return _construct_model(spec, rng_seed), task.data, task.num_epochs
     if spec.model is None:
         raise ConfigError(
-            f"data is {spec.data}, but no model was given; "
-            "give one as package.module:MyLightningModule"
+            f"data is {data}, but no model was given; give one as package.module:MyLightningModule"
         )
     module = _construct_model(spec, rng_seed)
-    loaded = _construct(spec.data, spec.data_args, pl.LightningDataModule, rng_seed)
+    loaded = _construct(data, spec.data_args, pl.LightningDataModule, rng_seed)
     return module, loaded, wanted or 30
 
 

@@ -16,16 +16,10 @@ from rich.console import Console
 
 from leyline import ConfigError, Event, RunStarted
 from tolaria.commands.compare import compare
-from tolaria.commands.runs import (
-    StoredSpec,
-    look_for_checkpoint,
-    newest_run,
-    read_stored_spec,
-    store_spec,
-)
+from tolaria.commands.resuming import ResumePoint, find
+from tolaria.commands.runs import StoredSpec, store_spec
 from tolaria.commands.spec import TrainSpec, build, read_spec
 from tolaria.config import EsperConfig
-from tolaria.disk.run import RunDirectory
 from tolaria.lightning.callback import EsperCallback
 from tolaria.show.summary import summarise
 from tolaria.show.terminal import Terminal
@@ -57,62 +51,31 @@ def run_command(
     """Run `esper train` with its options as they were given; None is "not given"."""
     console = Console(highlight=False)
     given = {"data": data, "data_dir": data_dir, "epochs": epochs, "threads": threads}
-    spec = _spec_of(target, {n: v for n, v in given.items() if v is not None})
+    stated = {n: v for n, v in given.items() if v is not None}
+    spec = _spec_of(target, stated)
     settings = {"rng_seed": rng_seed, "run_dir": run_dir, "telemetry": telemetry, "policy": policy}
-    config = spec.config({name: value for name, value in settings.items() if value is not None})
-    run_path = _run_to_resume(config) if resume else None
-    checkpoint: Path | None = None
+    settings = {name: value for name, value in settings.items() if value is not None}
+    config = spec.config(settings)
+    point = ResumePoint(None, None, spec, config.rng_seed)
     if resume:
-        checkpoint, epochs_then = _where_to_resume(console, run_path, spec, config)
-        spec = msgspec.structs.replace(spec, epochs=spec.epochs or epochs_then)
-    if run_path is not None:
-        config = msgspec.structs.replace(config, run_dir=str(run_path))
-    _train(console, spec, config, checkpoint, resume=run_path is not None, compared=compare)
+        names = {*stated, *settings, *(["target"] if target is not None else [])}
+        point = find(console, spec, config, names)
+        changes = {"rng_seed": point.rng_seed, "run_dir": str(point.run_dir or run_dir or "")}
+        config = point.spec.config({**settings, **{n: v for n, v in changes.items() if v != ""}})
+    _train(console, point, config, compared=compare)
 
 
 def _spec_of(target: str | None, given: dict[str, Any]) -> TrainSpec:
-    if target is not None and ":" not in target:
+    if target is None or ":" in target:
+        spec = TrainSpec(model=target)
+    elif target.endswith(".toml") or Path(target).exists():
         spec = read_spec(Path(target))
     else:
-        spec = TrainSpec(model=target)
+        raise ConfigError(
+            f"{target!r} is neither a config file (CONFIG.toml) nor a model "
+            "(package.module:MyLightningModule)"
+        )
     return msgspec.structs.replace(spec, **given)
-
-
-def _run_to_resume(config: EsperConfig) -> Path | None:
-    path = Path(config.run_dir) if config.run_dir is not None else newest_run()
-    return path if path is not None and (path / "run.json").is_file() else None
-
-
-def _where_to_resume(
-    console: Console, run_path: Path | None, spec: TrainSpec, config: EsperConfig
-) -> tuple[Path | None, int | None]:
-    """The checkpoint to go on from and the run's epochs; says so when there is nothing yet."""
-    if run_path is None:
-        console.print("nothing to resume: no run was saved yet; starting from the beginning")
-        return None, None
-    epochs = None
-    if (run_path / "spec.json").is_file():
-        stored = read_stored_spec(run_path)
-        epochs = stored.epochs
-        for name in ("model", "data", "model_args", "data_args"):
-            then, now = getattr(stored.spec, name), getattr(spec, name)
-            if then != now:
-                raise ConfigError(
-                    f"{run_path} was started with {name}={then!r}, not {now!r}; "
-                    "resume it with the same command, or start another run"
-                )
-        if stored.rng_seed != config.rng_seed:
-            raise ConfigError(
-                f"{run_path} was started with rng_seed={stored.rng_seed}, not {config.rng_seed}"
-            )
-    newest, problems = look_for_checkpoint(RunDirectory.open(run_path, lock=False))
-    for problem in problems:
-        console.print(f"checkpoint passed over: {problem}")
-    if newest is None:
-        console.print(f"nothing saved yet in {run_path}: starting from the beginning")
-    else:
-        console.print(f"resuming {run_path} from {newest.name}")
-    return newest, epochs
 
 
 class _Progress(pl.Callback):
@@ -130,22 +93,20 @@ class _Progress(pl.Callback):
         self._terminal.on_batch(batch_idx + 1, total, value)
 
 
-def _train(
-    console: Console,
-    spec: TrainSpec,
-    config: EsperConfig,
-    checkpoint: Path | None,
-    *,
-    resume: bool,
-    compared: bool,
-) -> None:
+def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compared: bool) -> None:
+    spec = point.spec
     quiet_lightning()
     threads = spec.num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
     module, data, num_epochs = build(spec, config.rng_seed)
+    if compared and not _has_test(module, data):
+        raise ConfigError(
+            "--compare needs a test split that no decision has seen: give the model a test_step "
+            "and the data a test_dataloader"
+        )
     callback = EsperCallback(config)
-    callback.resume_run, callback.close_after_fit = resume, False
+    callback.resume_run, callback.close_after_fit = point.run_dir is not None, False
 
     def keep_spec(event: Event) -> None:
         if isinstance(event, RunStarted) and callback.run_dir is not None:
@@ -159,18 +120,18 @@ def _train(
         return None if held is None else held.session.bus.statistics()
 
     bus = None if config.telemetry == "off" else ledger
-    with Terminal(console, bus=bus) as terminal:
-        callback.listeners += [keep_spec, terminal.apply]
-        options = {"max_epochs": num_epochs, **QUIET_TRAINER, **spec.trainer}
-        options["callbacks"] = [callback, _Progress(terminal)]
-        trainer = pl.Trainer(**options)
-        pl.seed_everything(config.rng_seed, verbose=False)
-        try:
-            trainer.fit(module, data, ckpt_path=checkpoint)
-        except SystemExit:
-            # Lightning turns Ctrl-C into this after it has told the callbacks.
-            _say_interrupted(console, callback)
-            sys.exit(_INTERRUPTED)
+    try:
+        with Terminal(console, bus=bus) as terminal:
+            callback.listeners += [keep_spec, terminal.apply]
+            options = {"max_epochs": num_epochs, **QUIET_TRAINER, **spec.trainer}
+            options["callbacks"] = [callback, _Progress(terminal)]
+            trainer = pl.Trainer(**options)
+            pl.seed_everything(config.rng_seed, verbose=False)
+            trainer.fit(module, data, ckpt_path=point.checkpoint)
+    except SystemExit:
+        # Lightning turns Ctrl-C into this after it has told the callbacks.
+        _say_interrupted(console, callback)
+        sys.exit(_INTERRUPTED)
     orchestrator = callback.orchestrator
     assert orchestrator is not None
     tested = _test(trainer, module, data)
@@ -179,6 +140,9 @@ def _train(
     run = orchestrator.session.run
     shown = None if config.telemetry == "off" else statistics
     console.print(summarise(view, bus=shown, run_dir=run.path, report=run.report))
+    if statistics.queued and statistics.state != "closed":
+        waiting = f"{statistics.queued:,} events wait in the run directory"
+        console.print(f"bus: {waiting}: {statistics.state}", soft_wrap=True)
     if compared:
         compare(console, spec, config, orchestrator, num_epochs, tested)
 
@@ -187,11 +151,14 @@ def _test(
     trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule
 ) -> dict[str, float]:
     """Metrics on the test split, which no decision has seen; none if there is no such split."""
-    has_step = type(module).test_step is not pl.LightningModule.test_step
-    has_data = type(data).test_dataloader is not pl.LightningDataModule.test_dataloader
-    if not (has_step and has_data):
+    if not _has_test(module, data):
         return {}
     return dict(trainer.test(module, data, verbose=False)[0])
+
+
+def _has_test(module: pl.LightningModule, data: pl.LightningDataModule) -> bool:
+    has_step = type(module).test_step is not pl.LightningModule.test_step
+    return has_step and type(data).test_dataloader is not pl.LightningDataModule.test_dataloader
 
 
 def _say_interrupted(console: Console, callback: EsperCallback) -> None:

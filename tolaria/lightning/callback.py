@@ -16,15 +16,18 @@ from tolaria import resume
 from tolaria.batch_source import KeptBatches
 from tolaria.config import EsperConfig, load_config
 from tolaria.disk.run import RunDirectory
+from tolaria.lightning.announce import announce
 from tolaria.lightning.checkpoint_io import DirectoryCheckpointIO
 from tolaria.lightning.task import LightningTask
 from tolaria.lightning.trainer import (
+    forget_early_iterator,
     is_dry,
     is_fitting,
     last_epoch,
     loss_of,
     refuse_unsupported,
     rewind_batches,
+    validates_nothing,
 )
 from tolaria.orchestrator import Orchestrator
 from tolaria.recorder import Listener
@@ -114,10 +117,11 @@ class EsperCallback(pl.Callback):
                 schedulers=[c.scheduler for c in trainer.lr_scheduler_configs],
                 num_epochs=config.num_epochs or last_epoch(trainer, first_epoch if again else 0),
             )
-            session.recorder.listeners.extend(self.listeners)
+            session.recorder.listeners.extend([announce, *self.listeners])
             self.orchestrator.epoch = first_epoch
             if state is not None:
                 resume.restore_growth(self.orchestrator, state, rng=not again)
+                forget_early_iterator(trainer)
             elif self.resume_run:
                 session.recorder.rewind(0, 0)  # nothing was saved: it all happens again
             self.orchestrator.start(resumed=state is not None)
@@ -181,6 +185,8 @@ class EsperCallback(pl.Callback):
         if self.orchestrator is None or is_dry(trainer):
             return
         whole = self._has_validated or not trainer.enable_validation
+        if self._source is not None and validates_nothing(trainer):
+            self._source.never_validates()
         report = self.orchestrator.epoch_boundary(trainer.callback_metrics, whole=whole)
         stages = self.orchestrator.executor.table.num_by_stage()
         logged: dict[str, float] = {f"esper/seeds_{n.lower()}": c for n, c in stages.items()}

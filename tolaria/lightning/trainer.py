@@ -84,3 +84,19 @@ def _clear_current(progress: dict[str, Any]) -> None:
                 value.update(dict.fromkeys(value, 0))
             else:
                 _clear_current(value)
+
+
+def validates_nothing(trainer: pl.Trainer) -> bool:
+    """Whether the validation loop has been set up and has no batches."""
+    batches = list(trainer.num_val_batches)
+    return bool(batches) and sum(batches) == 0
+
+
+def forget_early_iterator(trainer: pl.Trainer) -> None:
+    """Drop a training iterator that `configure_optimizers` has had made before the resume.
+
+    `trainer.estimated_stepping_batches` sets the data up at once, so its iterator has drawn from
+    random streams that are put back only now; the fit makes a new one.
+    """
+    if getattr(trainer.fit_loop, "_combined_loader", None) is not None:
+        trainer.fit_loop._combined_loader = None

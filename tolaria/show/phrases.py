@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from leyline import Advance, Decision, Germinate, Stage
+from leyline import Advance, Cull, Decision, Germinate, Stage
 from tolaria.show.lives import Gain
 
 _NUM_NAMES: Final = 3
@@ -120,6 +120,8 @@ def headline(decision: Decision) -> str:
 def cause_words(decision: Decision) -> str:
     """Why, on one line, without repeating that it holds."""
     cause = decision.cause or next((command.cause for command in decision.commands), "")
+    culls = [command.cause for command in decision.commands if isinstance(command, Cull)]
+    cause = "; ".join([*culls, cause] if cause not in culls else culls)
     return clean(cause).removeprefix("hold: ")
 
 

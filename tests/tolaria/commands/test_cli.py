@@ -72,14 +72,25 @@ MISTAKES: dict[str, tuple[Mistake, list[str]]] = {
         lambda d: ["train", write(d / "c.toml", "[esper]\nveto = 3")],
         ["veto", "bool"],
     ),
-    "no such module": (lambda _: ["train", "nowhere.at_all:Model"], ["nowhere", "module"]),
+    "no such module": (
+        lambda _: ["train", "nowhere.at_all:Model", "--data", "digits"],
+        ["nowhere", "module"],
+    ),
     "no such class": (
-        lambda _: ["train", "tolaria.data.classifier:Clasifier"],
+        lambda _: ["train", "tolaria.data.classifier:Clasifier", "--data", "digits"],
         ["Clasifier", "Classifier"],
     ),
     "not a LightningModule": (
-        lambda _: ["train", "tolaria.config:EsperConfig"],
+        lambda _: ["train", "tolaria.config:EsperConfig", "--data", "digits"],
         ["EsperConfig", "LightningModule"],
+    ),
+    "model without data": (
+        lambda _: ["train", "tolaria.data.classifier:Classifier"],
+        ["Classifier", "--data", "digits"],
+    ),
+    "neither config nor model": (
+        lambda _: ["train", "proj.model"],
+        ["proj.model", "CONFIG.toml", "package.module:"],
     ),
     "unknown data": (lambda _: ["train", "--data", "mnist"], ["mnist", "digits", "mnist1d"]),
     "data that is not there": (

@@ -1,0 +1,70 @@
+"""`esper train --resume`: which run goes on, from where, and whether the command fits it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from rich.console import Console
+
+from leyline import ConfigError
+from tolaria.commands.runs import look_for_checkpoint, newest_run, read_stored_spec
+from tolaria.commands.spec import TrainSpec
+from tolaria.config import EsperConfig
+from tolaria.disk.run import RunDirectory
+
+_MUST_AGREE = ("model", "data", "model_args", "data_args")
+
+
+class ResumePoint(NamedTuple):
+    """A run to go on with: its directory and checkpoint, None where there is none yet."""
+
+    run_dir: Path | None
+    checkpoint: Path | None
+    spec: TrainSpec
+    rng_seed: int
+
+
+def find(console: Console, spec: TrainSpec, config: EsperConfig, given: set[str]) -> ResumePoint:
+    """Find the run that a command resumes; says so when nothing was saved yet.
+
+    Args:
+        given: names of what the command line stated; the rest is taken from the run.
+
+    Raises:
+        ConfigError: the command states something else than the run was started with.
+        RunError: the run was not started by `esper train`.
+    """
+    path = Path(config.run_dir) if config.run_dir is not None else newest_run()
+    if path is None or not (path / "run.json").is_file():
+        console.print("nothing to resume: no run was saved yet; starting from the beginning")
+        return ResumePoint(None, None, spec, config.rng_seed)
+    newest, problems = look_for_checkpoint(RunDirectory.open(path, lock=False))
+    for problem in problems:
+        console.print(f"checkpoint passed over: {problem}")
+    if newest is None:
+        console.print(f"nothing saved yet in {path}: starting from the beginning")
+        return ResumePoint(path, None, spec, config.rng_seed)
+    stored = read_stored_spec(path)
+    if not given & {"target", "data"}:
+        spec = msgspec.structs.replace(stored.spec, epochs=spec.epochs, threads=spec.threads)
+    _refuse_other(path, spec, stored.spec)
+    if "rng_seed" in given and config.rng_seed != stored.rng_seed:
+        raise ConfigError(
+            f"{path} was started with rng_seed {stored.rng_seed}, not {config.rng_seed}; "
+            "leave it out, or start another run"
+        )
+    console.print(f"resuming {path} from {newest.name}")
+    epochs = spec.epochs or stored.epochs
+    return ResumePoint(path, newest, msgspec.structs.replace(spec, epochs=epochs), stored.rng_seed)
+
+
+def _refuse_other(path: Path, spec: TrainSpec, then: TrainSpec) -> None:
+    for name in _MUST_AGREE:
+        was, now = getattr(then, name), getattr(spec, name)
+        if was != now:
+            raise ConfigError(
+                f"{path} was started with {name} {was or 'left out'}, not {now or 'left out'}; "
+                "resume it with the same command, or start another run"
+            )

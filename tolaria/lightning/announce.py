@@ -1,0 +1,26 @@
+"""Says in a Lightning user's own log what Esper does: the run, every decision, the end."""
+
+from __future__ import annotations
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from leyline import Decision, Event, Fault, RunEnded, RunStarted
+from tolaria.show.phrases import cause_words, clean, headline
+
+
+def announce(event: Event) -> None:
+    """Log one line for an event that a user should know of, through Lightning's own logger."""
+    match event:
+        case RunStarted():
+            rank_zero_info(f"Esper: run {event.run_id}, {event.host_parameters:,} parameters")
+        case Decision() if event.commands:
+            what, why = headline(event), cause_words(event)
+            rank_zero_info(f"Esper: epoch {event.epoch}: {what}: {why}")
+        case Fault():
+            what = f"{clean(event.what)} -> {clean(event.action)}"
+            rank_zero_info(f"Esper: epoch {event.epoch}: fault in {clean(event.where)}: {what}")
+        case RunEnded():
+            rank_zero_info(
+                f"Esper: {event.status} after epoch {event.epoch} with {event.parameters:,} "
+                "parameters; the report is in the run directory"
+            )
