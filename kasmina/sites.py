@@ -16,6 +16,7 @@ from kasmina.rng import isolated_rng
 from kasmina.shape import SiteShape, channel_axis_of
 from kasmina.slot import SLOT, refusal
 from kasmina.task import copy_module
+from kasmina.twins import twins
 from leyline import SiteError
 
 _LEAVES: Final = (
@@ -153,10 +154,18 @@ def survey(model: nn.Module, run: Callable[[nn.Module], Any]) -> Survey:
             model.train(training)
             with torch.set_grad_enabled(grad), _observed(candidates, seen, mode):
                 run(model)
+    paired = twins(model, {name: sum(record.calls) for name, record in seen.items()})
+    for name in candidates:
+        for original, twin in paired.items():
+            if name == original or name.startswith(original + "."):
+                found.refused[name] = (
+                    f"{twin} is a copy of {original}, as an average or a target network is: "
+                    "a seed in one of them would break the pairing"
+                )
     outputs: dict[int, str] = {}
     for name in sorted(candidates, key=lambda n: n.count("."), reverse=True):
         reason = _reason_against(seen[name])
-        if reason is None:
+        if reason is None and name not in found.refused:
             twin = outputs.setdefault(id(seen[name].output), name)
             reason = f"its output is that of {twin}" if twin != name else None
         if reason is not None:

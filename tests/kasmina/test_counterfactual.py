@@ -74,3 +74,21 @@ def test_a_seed_that_fails_on_the_way_is_worth_nothing() -> None:
     gains = counterfactual_gains(FunctionTask(model, cross_entropy), names, HELD_OUT)
     assert gains["stem/1"][0] == 0.0
     assert gains["stem/0"][0] == float((losses(model, "stem/0") - losses(model)).mean())
+
+
+class NanInEval(nn.Module):
+    """A module that is sound while training and not finite in eval."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0.0 if self.training else x * torch.nan
+
+
+def test_a_seed_that_breaks_eval_is_worth_minus_infinity() -> None:
+    """Finite without the seed and not finite with it is the clearest veto there is."""
+    model = ResNet()
+    seed = grow(model, "stem", X, alpha=1.0)
+    seed.body = NanInEval()
+
+    gains = counterfactual_gains(FunctionTask(model, cross_entropy), ["stem/0"], HELD_OUT)
+
+    assert gains == {"stem/0": (-torch.inf, 0.0)}

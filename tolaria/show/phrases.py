@@ -118,7 +118,9 @@ def headline(decision: Decision) -> str:
 
 
 def cause_words(decision: Decision) -> str:
-    """Why, on one line, without repeating that it holds."""
+    """Why, on one line: the cause of the only command, else those of culls and the decision's."""
+    if len(decision.commands) == 1 and decision.commands[0].cause and not decision.scores:
+        return clean(decision.commands[0].cause)
     cause = decision.cause or next((command.cause for command in decision.commands), "")
     culls = [command.cause for command in decision.commands if isinstance(command, Cull)]
     cause = "; ".join([*culls, cause] if cause not in culls else culls)

@@ -82,20 +82,20 @@ def test_resume_with_nothing_saved_starts_over(undisturbed: Path, tmp_path: Path
 
 
 def test_interrupt_leaves_a_resumable_run(undisturbed: Path, tmp_path: Path) -> None:
-    """Ctrl-C ends the run in order, says how to go on, and going on gives the same bits."""
-    process = processes.start(*train("run"), cwd=tmp_path)
-    processes.wait_until(processes.checkpoint(tmp_path / "run", 4).is_dir)
+    """Ctrl-C ends the run in order; a bare --resume goes on with it to the same bits."""
+    process = processes.start(*train("runs/run"), cwd=tmp_path)
+    processes.wait_until(processes.checkpoint(tmp_path / "runs" / "run", 4).is_dir)
     os.kill(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     assert "--resume" in printed
-    ended = [e for e in read(tmp_path / "run" / "journal.bin") if isinstance(e, RunEnded)]
+    ended = [e for e in read(tmp_path / "runs" / "run" / "journal.bin") if isinstance(e, RunEnded)]
     assert [event.status for event in ended] == ["interrupted"]
 
-    code, printed = processes.run(*train("run", "--resume"), cwd=tmp_path)
+    code, printed = processes.run("train", "--resume", cwd=tmp_path)
 
     assert code == 0, printed
-    assert same(weights(tmp_path / "run"), weights(undisturbed))
+    assert same(weights(tmp_path / "runs" / "run"), weights(undisturbed))
 
 
 def test_death_of_the_server_does_not_change_the_weights(undisturbed: Path, tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ def saver(folder: Path, **options: Any) -> ModelCheckpoint:
     return ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, **options)
 
 
+class SizedByTrainer(MLP):
+    """Asks for the number of steps, for which Lightning sets the data up before the fit."""
+
+    def configure_optimizers(self) -> Any:
+        assert self.trainer.estimated_stepping_batches > 0
+        return super().configure_optimizers()
+
+
 BUILDS = [
     pytest.param(partial(MLP, "adamw", by_step), id="MLP-adamw", marks=pytest.mark.slow),
     pytest.param(partial(ConvNet, "sgd", by_step), id="ConvNet-sgd"),
@@ -82,6 +90,7 @@ def test_lightnings_checkpoint_goes_on_bit_identical(tmp_path: Path, build: Any)
             partial(ConvNet, "adamw", lambda o: lr_scheduler.StepLR(o, 1, gamma=0.5)),
             id="ConvNet-adamw-StepLR",
         ),
+        pytest.param(partial(SizedByTrainer, "sgd"), id="estimated-stepping-batches"),
     ],
 )
 def test_espers_checkpoint_goes_on_bit_identical(tmp_path: Path, build: Any) -> None:
