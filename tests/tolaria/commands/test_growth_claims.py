@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from leyline import SeedReport, Stage
+from tests.tolaria.commands import processes
 from tolaria import EsperCallback
 from tolaria.commands.train import QUIET_TRAINER
 from tolaria.data import digits_host, load
@@ -93,3 +94,18 @@ def test_same_seed_same_growth(tmp_path: Path) -> None:
 
     assert seen[0] == seen[1]
     assert any(now == Stage.GRAFTING for *_, now in seen[0][0])
+
+
+def test_compare_prints_three_arms_on_the_test_split(tmp_path: Path) -> None:
+    """`--compare` trains the host alone for the same epochs and for the same FLOPs."""
+    arguments = ("train", "--epochs", "6", "--telemetry", "off", "--compare")
+    code, printed = processes.run(*arguments, cwd=tmp_path, timeout_s=250)
+
+    assert code == 0, printed
+    table = printed[printed.index("test split") :].splitlines()
+    rows = {line.split("  ")[0].strip(): line.split() for line in table if line.strip()}
+    assert {"grown", "host alone, same epochs", "host alone, same FLOPs"} <= set(rows)
+    flops = {arm: float(rows[arm][-3].replace(",", "")) for arm in rows if "alone" in arm}
+    grown = float(rows["grown"][-3].replace(",", ""))
+    assert flops["host alone, same epochs"] < grown
+    assert flops["host alone, same FLOPs"] == pytest.approx(grown, rel=0.05)
