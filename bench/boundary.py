@@ -23,7 +23,7 @@ from tolaria.commands.train import QUIET_TRAINER, quiet_lightning
 from tolaria.data import load
 
 _NUM_PAIRS = 7
-_NUM_EPOCHS = 4
+_NUM_EPOCHS = 16
 
 
 class _Empty(pl.Callback):

@@ -208,7 +208,8 @@ class EsperCallback(pl.Callback):
 
     def _commit(self, trainer: pl.Trainer) -> None:
         assert self.orchestrator is not None
-        if self.orchestrator.committed_epoch == self.orchestrator.epoch:
+        done = self.orchestrator.committed_epoch == self.orchestrator.epoch
+        if done or not self.config.checkpoint:
             return
         dumped = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         rewind_batches(dumped["loops"]["fit_loop"])
