@@ -138,6 +138,7 @@ def test_weights_regrow_a_fresh_host(digits: FinishedRun, tmp_path: Path) -> Non
     assert kasmina.summary(fresh).grown_parameters > 0
 
 
+@pytest.mark.slow
 def test_resume_of_a_finished_run_changes_nothing(digits: FinishedRun, tmp_path: Path) -> None:
     """Resuming a run that is over trains no further step and keeps its history."""
     before = len(list(read(digits.path / "journal.bin")))

@@ -89,6 +89,7 @@ def test_lightnings_checkpoint_goes_on_bit_identical(tmp_path: Path, build: Any)
         pytest.param(
             partial(ConvNet, "adamw", lambda o: lr_scheduler.StepLR(o, 1, gamma=0.5)),
             id="ConvNet-adamw-StepLR",
+            marks=pytest.mark.slow,
         ),
         pytest.param(partial(SizedByTrainer, "sgd"), id="estimated-stepping-batches"),
     ],
