@@ -107,16 +107,6 @@ class RunDirectory:
         return self._lock is not None and not self._lock.closed
 
     @property
-    def config(self) -> Path:
-        """The settings the run was started with (TOML)."""
-        return self.path / "config.toml"
-
-    @property
-    def metrics(self) -> Path:
-        """One row of metrics for each epoch (CSV)."""
-        return self.path / "metrics.csv"
-
-    @property
     def journal(self) -> Path:
         """The history of events (tolaria.disk.journal)."""
         return self.path / "journal.bin"
@@ -125,11 +115,6 @@ class RunDirectory:
     def outbox(self) -> Path:
         """The events on their way to the bus (oona)."""
         return self.path / "outbox.bin"
-
-    @property
-    def audit(self) -> Path:
-        """The audit trail (SQLite)."""
-        return self.path / "audit.sqlite"
 
     @property
     def checkpoints(self) -> Path:
