@@ -9,17 +9,17 @@ from typing import Any
 
 from torch import nn
 
-from kasmina.counterfactual import counterfactual_gains
-from kasmina.grafting import LinearGrafting
-from kasmina.grounds import Grounds
-from kasmina.nursery import Nursery
-from kasmina.race import RaceRules
-from kasmina.reports import Reports
-from kasmina.seed_table import SeedTable
-from kasmina.sites import Site
-from kasmina.slot import attach_seed, attached_seeds, detach_seed
-from kasmina.task import Task
-from kasmina.trial import OptimizerRecipe
+from kasmina.grafting.ramps import Ramps
+from kasmina.lifecycle.reports import Reports
+from kasmina.lifecycle.seed_table import SeedTable
+from kasmina.sites.grounds import Grounds
+from kasmina.sites.site import Site
+from kasmina.slots.slot import attach_seed, attached_seeds, detach_seed
+from kasmina.trials.counterfactual import counterfactual_gains
+from kasmina.trials.nursery import Nursery
+from kasmina.trials.race import RaceRules
+from kasmina.trials.task import Task
+from kasmina.trials.trial import OptimizerRecipe
 from leyline import (
     LIFECYCLE,
     Advance,
@@ -63,7 +63,7 @@ class Executor:
         self.trials_waived: str | None = None
         """Why no trial can be run here; None while trials are possible."""
         self._birth_epoch: dict[str, int] = {}
-        self._ramps: dict[str, LinearGrafting] = {}
+        self._ramps = Ramps(self.table)
         self._moments: dict[str, Sequence[Mapping[str, Any]]] = {}
 
     # --- what is in the model ----------------------------------------------------------------
@@ -166,7 +166,7 @@ class Executor:
             self._graft(seed)
         self.table.advance(seed, to, evidence)
         if to is not Stage.GRAFTING:
-            self._ramps.pop(seed, None)
+            self._ramps.end(seed)
         if to is Stage.CANCELLED:
             self._forget(seed)
         elif to is not Stage.GRAFTING and LIFECYCLE[to].in_forward:
@@ -190,8 +190,7 @@ class Executor:
         for parameter in module.parameters():
             parameter.grad = None
         attach_seed(site.name, self._model.get_submodule(site.name), module)
-        self.table.put(seed, alpha=0.0)
-        self._ramps[seed] = LinearGrafting(self.ramp_steps)
+        self._ramps.begin(seed, self.ramp_steps)
         if moments:
             self._moments[seed] = moments
 
@@ -233,7 +232,7 @@ class Executor:
         return self._reports.made(seed, was, epoch, cause)
 
     def _forget(self, seed: str) -> None:
-        self._ramps.pop(seed, None)
+        self._ramps.end(seed)
         self._moments.pop(seed, None)
         self._birth_epoch.pop(seed, None)
 
@@ -310,15 +309,15 @@ class Executor:
                 self.table.put(seed, counterfactual_gain=gain, counterfactual_error=error)
         return seeds
 
-    def after_step(self) -> None:
-        """Move the alpha of every grafting seed on by one step."""
-        if not self._ramps:
-            return
-        held = attached_seeds(self._model)
-        for seed in self.table.in_stage(Stage.GRAFTING):
-            alpha = self._ramps[seed].next_alpha()
-            held[seed][2].blend(alpha)
-            self.table.put(seed, alpha=alpha)
+    def after_step(self, loss: float | None = None) -> None:
+        """Move the alpha of every grafting seed on by one step.
+
+        Args:
+            loss: the newest training loss that is known, if any.
+        """
+        if len(self._ramps):
+            held = {name: seed for name, (_, _, seed) in attached_seeds(self._model).items()}
+            self._ramps.step(held, loss)
 
     # --- resuming ----------------------------------------------------------------------------
 
@@ -328,7 +327,7 @@ class Executor:
             "table": self.table.state_dict(),
             "blueprints": list(self.grounds.blueprints),
             "birth_epoch": dict(self._birth_epoch),
-            "ramps": {seed: ramp.state_dict() for seed, ramp in self._ramps.items()},
+            "ramps": self._ramps.state_dict(),
             "ramp_steps": self.ramp_steps,
             "trials_waived": self.trials_waived,
         }
@@ -340,10 +339,7 @@ class Executor:
         self._birth_epoch = dict(state["birth_epoch"])
         self.ramp_steps = state["ramp_steps"]
         self.trials_waived = state["trials_waived"]
-        self._ramps = {}
-        for seed, saved in state["ramps"].items():
-            self._ramps[seed] = LinearGrafting(1)
-            self._ramps[seed].load_state_dict(saved)
+        self._ramps.load_state_dict(state["ramps"])
 
     # --- helpers -----------------------------------------------------------------------------
 

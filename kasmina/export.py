@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from kasmina.slot import GraftedSeed, attached_seeds, detach_seed
-from kasmina.task import copy_module
+from kasmina.slots.grafted_seed import GraftedSeed
+from kasmina.slots.slot import attached_seeds, detach_seed
+from kasmina.trials.task import copy_module
 from leyline import ExportError
 
 

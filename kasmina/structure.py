@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from kasmina.blueprints import catalogue
 from kasmina.lightning_file import read_state_dict
-from kasmina.shape import SiteShape
-from kasmina.slot import SLOT, GraftedSeed, attach_seed, attached_seeds, detach_seed, refusal
+from kasmina.sites.shape import SiteShape
+from kasmina.slots.grafted_seed import GraftedSeed
+from kasmina.slots.slot import SLOT, attach_seed, attached_seeds, detach_seed, refusal
 from leyline import BlueprintError, CheckpointError, SiteError
 
 _DESCRIPTION: Final = f"{SLOT}._extra_state"
@@ -41,11 +42,14 @@ def described_seeds(state_dict: Mapping[str, Any]) -> dict[tuple[str, str], dict
             site = name.removesuffix(_DESCRIPTION).removesuffix(".")
             try:
                 for seed in json.loads(bytes(value.tolist())):
-                    shape = SiteShape(seed["shape"], int(seed["channel_axis"]))
+                    number, num_chunks = map(int, seed["chunk"])
+                    if not 0 <= number < num_chunks:
+                        raise ValueError(f"chunk {number} of {num_chunks}")
                     found[site, str(seed["key"])] = {
                         "seed": str(seed["seed"]),
                         "blueprint": str(seed["blueprint"]),
-                        "shape": shape,
+                        "shape": SiteShape.from_dict(seed["shape"]),
+                        "chunk": (number, num_chunks),
                     }
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise CheckpointError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from kasmina import BatchBuffer, isolated_rng
-from kasmina.batches import size_bytes
+from kasmina.trials.batches import size_bytes
 from leyline import ConfigError
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kasmina import Executor, FunctionTask, LossFunction, Task
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from leyline import (
     Decision,
     EpochMetrics,
@@ -217,7 +217,7 @@ class Orchestrator:
             self.session.record(StepMetrics(step=self.step, loss=value))
         elif value is not None:
             self._recover(value, batch)
-        self.executor.after_step()
+        self.executor.after_step(value)
         self.rates.follow()
 
     def epoch_boundary(self, metrics: Mapping[str, Any], *, whole: bool = True) -> BoundaryReport:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from leyline import ConfigError
 from tolaria.learning_rate import refuse_unfit
 

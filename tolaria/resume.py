@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from torch import Tensor
 
-from kasmina import Site, SiteShape
+from kasmina import Site
 from tolaria import rng_state
 
 if TYPE_CHECKING:
@@ -32,10 +31,7 @@ def growth_state(orchestrator: Orchestrator) -> dict[str, Any]:
         "boundary": orchestrator.boundary.state_dict(),
         "schema_id": orchestrator.gatherer.schema_id,
         "groups": orchestrator.rates.group_order(),
-        "sites": [
-            [site.name, list(site.shape), site.shape.channel_axis, str(site.dtype)]
-            for site in orchestrator.executor.grounds.sites
-        ],
+        "sites": [site.to_dict() for site in orchestrator.executor.grounds.sites],
         "example": _small(orchestrator.growth.example),
         "host_step_flops": orchestrator.host_step_flops,
         "rng": rng_state.capture(),
@@ -67,10 +63,7 @@ def restore_growth(orchestrator: Orchestrator, state: Mapping[str, Any], *, rng:
     Args:
         rng: whether the random streams are put back too.
     """
-    sites = [
-        Site(name, SiteShape(shape, axis), getattr(torch, dtype.removeprefix("torch.")))
-        for name, shape, axis, dtype in state["sites"]
-    ]
+    sites = [Site.from_dict(values) for values in state["sites"]]
     orchestrator.executor.grounds.open(sites)
     orchestrator.executor.load_state_dict(state["executor"])
     orchestrator.controller.load_state_dict(state["controller"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from kasmina import Executor
-from kasmina.slot import GraftedSeed, attach_seed, attached_seeds, detach_seed
+from kasmina.slots.grafted_seed import GraftedSeed
+from kasmina.slots.slot import attach_seed, attached_seeds, detach_seed
 from tamiyo import Controller
 from tolaria.learning_rate import UnifiedLRController
 

@@ -12,7 +12,7 @@ from typing import Final
 from torch import nn
 
 from kasmina.blueprints.registry import Blueprint, accept_all
-from kasmina.shape import SiteShape
+from kasmina.sites.shape import SiteShape
 
 _CONVOLUTIONS: Final = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _KERNEL: Final = 3

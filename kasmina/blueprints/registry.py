@@ -10,7 +10,7 @@ from torch import nn
 
 from kasmina.guard import attempt, describe
 from kasmina.rng import isolated_rng
-from kasmina.shape import SiteShape
+from kasmina.sites.shape import SiteShape
 from leyline import BlueprintError
 
 Factory = Callable[[SiteShape], nn.Module]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kasmina import Executor, FunctionTask, OptimizerRecipe, RaceRules, discover
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from leyline import Advance, Command, Cull, Decision, Germinate, SeedReport, Stage
 from tests.kasmina.growing import Xor, bits, cross_entropy, everything, xor_batches
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from kasmina import discover
 from kasmina.blueprints import catalogue
-from kasmina.slot import GraftedSeed, attach_seed
+from kasmina.slots.grafted_seed import GraftedSeed
+from kasmina.slots.slot import attach_seed
 
 
 def wake(module: nn.Module, rng_seed: int = 3) -> nn.Module:

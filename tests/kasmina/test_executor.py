@@ -13,7 +13,7 @@ from torch import nn
 import kasmina
 from kasmina import Executor, OptimizerRecipe, discover
 from kasmina.blueprints import catalogue
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from kasmina.structure import match_structure
 from leyline import Command, Stage
 from tests.kasmina.grower import (

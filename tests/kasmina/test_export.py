@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kasmina import export
-from kasmina.slot import attach_seed, attached_seeds
+from kasmina.slots.slot import attach_seed, attached_seeds
 from leyline import ExportError
 from tests.kasmina.growing import bits, everything, grow, wake
 from tests.kasmina.hosts import HOSTS, Host, ResNet, conv_net

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kasmina.guard import proof_fault
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from tests.kasmina.growing import Raises, Returns, bits, grow
 from tests.kasmina.hosts import HOSTS, conv_net
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kasmina import detach, grow_on_load, load
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from kasmina.structure import MODEL_FILE, described_seeds, match_structure
 from leyline import BlueprintError, CheckpointError, EsperError, SiteError
 from tests.kasmina.growing import bits, everything, grow, state_bits
@@ -212,7 +212,8 @@ def description(*seeds: Any) -> dict[str, Tensor]:
     return {"stem.esper._extra_state": torch.tensor(list(text), dtype=torch.uint8)}
 
 
-GOOD = {"key": "0", "seed": "stem/0", "blueprint": "norm", "shape": [4, 8, 6, 6], "channel_axis": 1}
+SHAPE = {"sizes": [4, 8, 6, 6], "channel_axis": 1, "batch_axis": 0, "causal": False}
+GOOD = {"key": "0", "seed": "stem/0", "blueprint": "norm", "shape": SHAPE, "chunk": [0, 1]}
 
 
 def without(key: str) -> dict[str, Any]:
@@ -227,7 +228,9 @@ def without(key: str) -> dict[str, Any]:
         (description(1, 2), CheckpointError),
         *((description(without(key)), CheckpointError) for key in GOOD),
         (description({**GOOD, "shape": "wide"}), CheckpointError),
-        (description({**GOOD, "channel_axis": "x"}), CheckpointError),
+        (description({**GOOD, "shape": {**SHAPE, "channel_axis": "x"}}), CheckpointError),
+        (description({**GOOD, "chunk": [2, 2]}), CheckpointError),
+        (description({**GOOD, "chunk": 1}), CheckpointError),
         (description(GOOD, {**GOOD, "key": "1", "blueprint": "os.system"}), BlueprintError),
         (
             {"neck.esper._extra_state": description(GOOD)["stem.esper._extra_state"]},

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from leyline import Decision, Event, Fault
 from tamiyo import Policy, State
 from tolaria import BoundaryReport, Orchestrator

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from kasmina import FunctionTask
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from leyline import (
     Advance,
     BoundaryTiming,

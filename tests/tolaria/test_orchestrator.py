@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from leyline import Stage
 from tests.tolaria.plain_loops import (
     HELD_OUT,

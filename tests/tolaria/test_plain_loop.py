@@ -11,7 +11,7 @@ import torch
 
 import kasmina
 from kasmina import FunctionTask
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from leyline import ConfigError, SiteError
 from tests.tolaria.plain_loops import (
     HELD_OUT,

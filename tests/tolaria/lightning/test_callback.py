@@ -14,7 +14,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.utils.data import TensorDataset
 
 import kasmina
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from leyline import Stage
 from tests.tolaria.lightning.models import (
     MLP,

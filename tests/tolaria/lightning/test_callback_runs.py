@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 import kasmina
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
 from leyline import ConfigError, Decision, Fault, SeedReport, Stage
 from tests.tolaria.lightning.models import (
     MLP,

@@ -11,7 +11,7 @@ from torch import nn
 import kasmina
 from kasmina.blueprints import Blueprint, catalogue
 from kasmina.blueprints.built_in import BUILT_IN
-from kasmina.shape import SiteShape
+from kasmina.sites.shape import SiteShape
 from leyline import BlueprintError
 from tests.kasmina.growing import rng_streams, state_bits
 

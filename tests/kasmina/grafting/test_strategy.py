@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kasmina.grafting import LinearGrafting
+from kasmina.grafting.strategy import LinearGrafting
 
 
 @given(st.integers(-3, 5000), st.integers(0, 5000))

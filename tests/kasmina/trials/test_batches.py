@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
 from kasmina import BatchBuffer, is_finite
-from kasmina.batches import keep, map_tensors, pieces, size_bytes, tensors_in
+from kasmina.trials.batches import keep, map_tensors, pieces, size_bytes, tensors_in
 
 Pair = namedtuple("Pair", "x y")
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kasmina.flops import count_flops
 from kasmina.guard import attempt, describe
 from kasmina.rng import derive_rng_seed, isolated_rng
-from kasmina.shadow import HELD_OUT_RNG_SEED, Shadow, paired_gain, train_batch
-from kasmina.slot import GraftedSeed
+from kasmina.slots.grafted_seed import GraftedSeed
+from kasmina.trials.flops import count_flops
+from kasmina.trials.shadow import HELD_OUT_RNG_SEED, Shadow, paired_gain, train_batch
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 
 from kasmina import discover
 from kasmina.blueprints import catalogue
-from kasmina.grounds import Grounds
+from kasmina.sites.grounds import Grounds
 from leyline import BlueprintError, SiteError
 from tests.kasmina.hosts import HOSTS, conv_net
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import kasmina
 from kasmina import FunctionTask, OptimizerRecipe, RaceRules, Site, discover
 from kasmina.blueprints import catalogue
-from kasmina.nursery import Nursery
-from kasmina.race import HELD_OUT_PIECES, cut
-from kasmina.shadow import Shadow
-from kasmina.trial import Trial
+from kasmina.trials.nursery import Nursery
+from kasmina.trials.race import HELD_OUT_PIECES, cut
+from kasmina.trials.shadow import Shadow
+from kasmina.trials.trial import Trial
 from leyline import TrialError
 from tests.kasmina.growing import (
     Raises,

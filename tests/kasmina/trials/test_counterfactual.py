@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kasmina import FunctionTask
-from kasmina.counterfactual import counterfactual_gains
-from kasmina.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds
+from kasmina.trials.counterfactual import counterfactual_gains
 from tests.kasmina.growing import Raises, cross_entropy, everything, grow
 from tests.kasmina.hosts import HOSTS, ResNet
 

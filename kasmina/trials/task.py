@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from kasmina.batches import tensors_in
+from kasmina.trials.batches import tensors_in
 from leyline import TrialError
 
 LossFunction = Callable[[nn.Module, Any], Tensor]

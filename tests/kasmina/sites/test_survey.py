@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kasmina import choose, discover, survey
-from kasmina.task import copy_module
+from kasmina.trials.task import copy_module
 from leyline import BlueprintError, SiteError
 from tests.kasmina.growing import everything, grow
 from tests.kasmina.hosts import HOSTS, Host, conv_net, transformer

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from kasmina.batches import joined, pieces
-from kasmina.flops import count_flops
 from kasmina.guard import attempt
 from kasmina.rng import isolated_rng
-from kasmina.shadow import HELD_OUT_RNG_SEED, Shadow
-from kasmina.trial import Trial
+from kasmina.trials.batches import joined, pieces
+from kasmina.trials.flops import count_flops
+from kasmina.trials.shadow import HELD_OUT_RNG_SEED, Shadow
+from kasmina.trials.trial import Trial
 
 HELD_OUT_PIECES = 32
 """Pieces that held-out batches are cut into, at least: pairs for the standard error."""

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kasmina.race import cut
 from kasmina.rng import isolated_rng
-from kasmina.shadow import Shadow, paired_gain
-from kasmina.slot import attached_seeds
-from kasmina.task import Task
+from kasmina.slots.slot import attached_seeds
+from kasmina.trials.race import cut
+from kasmina.trials.shadow import Shadow, paired_gain
+from kasmina.trials.task import Task
 
 
 def counterfactual_gains(

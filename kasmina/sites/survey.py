@@ -1,9 +1,8 @@
-"""Sites: the submodules whose output a seed may extend, found by a dry run on a copy."""
+"""The survey: find the sites of a model by dry runs on a copy."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,13 +10,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from kasmina.blueprints import catalogue
 from kasmina.rng import isolated_rng
-from kasmina.shape import SiteShape, channel_axis_of
-from kasmina.slot import SLOT, refusal
-from kasmina.task import copy_module
-from kasmina.twins import twins
-from leyline import SiteError
+from kasmina.sites.shape import SiteShape, channel_axis_of
+from kasmina.sites.site import Site
+from kasmina.sites.twins import twins
+from kasmina.slots.slot import SLOT, refusal
+from kasmina.trials.task import copy_module
 
 _LEAVES: Final = (
     nn.Linear,
@@ -31,25 +29,6 @@ _LEAVES: Final = (
     nn.BatchNorm2d,
     nn.BatchNorm3d,
 )
-
-
-@dataclass(frozen=True)
-class Site:
-    """A submodule whose output a seed may extend."""
-
-    name: str
-    """Dotted name of the submodule."""
-    shape: SiteShape
-    """Shape of its output in the dry run, batch axis first."""
-    dtype: torch.dtype
-
-    def accepts(self, blueprint: str) -> bool:
-        """Whether a blueprint fits here; an unknown name is a BlueprintError."""
-        return bool(catalogue[blueprint].accepts(self.shape))
-
-    def num_parameters(self, blueprint: str) -> int:
-        """Parameters that a blueprint would add here."""
-        return catalogue[blueprint].num_parameters(self.shape)
 
 
 @dataclass
@@ -212,22 +191,3 @@ def discover(model: nn.Module, example: tuple[Any, ...]) -> list[Site]:
     """
     arguments = (example,) if isinstance(example, Tensor) else tuple(example)
     return survey(copy_module(model), lambda copied: copied(*arguments)).sites
-
-
-def choose(sites: Sequence[Site], wanted: str | Sequence[str]) -> list[Site]:
-    """Keep the sites a config asks for: "auto" keeps all, else glob patterns on their names.
-
-    Raises:
-        SiteError: a pattern matches no site.
-    """
-    if wanted == "auto":
-        return list(sites)
-    patterns = [wanted] if isinstance(wanted, str) else list(wanted)
-    names = [site.name for site in sites]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise SiteError(
-                f"sites: {pattern!r} matches none of this model's sites; "
-                f"they are {', '.join(names) or 'none'}"
-            )
-    return [s for s in sites if any(fnmatch.fnmatchcase(s.name, p) for p in patterns)]

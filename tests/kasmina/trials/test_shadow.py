@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from kasmina import FunctionTask, Shadow
-from kasmina.shadow import paired_gain, train_batch
-from kasmina.slot import GraftedSeed, attached_seeds
+from kasmina.slots.grafted_seed import GraftedSeed
+from kasmina.slots.slot import attached_seeds
+from kasmina.trials.shadow import paired_gain, train_batch
 from tests.kasmina.growing import cross_entropy, everything, grow, state_bits
 from tests.kasmina.hosts import HOSTS, Host
 

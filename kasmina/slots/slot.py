@@ -17,47 +17,12 @@ from typing import Any, Final, Self, cast
 import torch
 from torch import Tensor, nn
 
-from kasmina.guard import fault_of
-from kasmina.shape import SiteShape
+from kasmina.sites.output import main_tensor, with_main
+from kasmina.slots.grafted_seed import GraftedSeed
 from leyline import SiteError
 
 SLOT: Final = "esper"
 """The attribute, and so the state-dict prefix, under which a module carries its slot."""
-
-
-class GraftedSeed(nn.Module):
-    """One blueprint's module blended into its site: h + alpha * body(h).
-
-    While inactive (alpha 0) the body is not run at all: 0 * Inf is NaN, and adding 0 * y would
-    turn -0.0 into +0.0. Alpha is a 0-dim float32 buffer, so changing it recompiles nothing.
-    """
-
-    alpha: Tensor
-
-    def __init__(self, body: nn.Module, *, seed: str, blueprint: str, shape: SiteShape):
-        super().__init__()
-        self.body = body
-        self.seed = seed
-        self.blueprint = blueprint
-        self.shape = shape
-        self.active = False
-        self.fault: str | None = None
-        self.register_buffer("alpha", torch.zeros(()))
-
-    def blend(self, alpha: float) -> None:
-        """Set alpha, 0 to 1. A seed that has faulted stays out of the forward pass."""
-        self.alpha.fill_(alpha)
-        self.active = alpha > 0.0 and self.fault is None
-
-    def forward(self, host: Tensor) -> Tensor:
-        """Extend the host's output; a body that faults is out from this call on."""
-        if not self.active:
-            return host
-        grown = fault_of(self.body, host)
-        if isinstance(grown, str):
-            self.fault, self.active = grown, False
-            return host
-        return host + (self.alpha * grown).to(host.dtype)
 
 
 class Slot(nn.Module):
@@ -66,11 +31,14 @@ class Slot(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
-    def forward(self, host: Tensor) -> Tensor:
-        """Pass the host's output through every seed."""
+    def forward(self, output: Any) -> Any:
+        """Pass the main tensor of the host's output through every seed."""
+        host = main_tensor(output)
+        assert host is not None, "the survey takes no site that returns no tensor"
+        grown = host
         for seed in self.seeds():
-            host = seed(host)
-        return host
+            grown = seed(grown)
+        return output if grown is host else with_main(output, grown)
 
     def seeds(self) -> Iterator[GraftedSeed]:
         """The seeds in order of grafting."""
@@ -81,15 +49,7 @@ class Slot(nn.Module):
     def get_extra_state(self) -> Tensor:
         """The structure as JSON in a uint8 tensor, so any checkpoint describes itself."""
         described = [
-            {
-                "key": key,
-                "seed": seed.seed,
-                "blueprint": seed.blueprint,
-                "shape": list(seed.shape),
-                "channel_axis": seed.shape.channel_axis,
-                "active": seed.active,
-                "trainable": any(p.requires_grad for p in seed.parameters()),
-            }
+            {"key": key, **seed.describe()}
             for key, seed in zip(self._modules, self.seeds(), strict=True)
         ]
         return torch.tensor(list(json.dumps(described).encode()), dtype=torch.uint8)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kasmina import live_untouched
-from kasmina.live_guard import way_to_live
+from kasmina.sites.live_guard import way_to_live
 from leyline import TrialError
 
 

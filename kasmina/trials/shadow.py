@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from kasmina.slot import GraftedSeed, attach_seed, detach_seed
-from kasmina.task import Task
+from kasmina.slots.grafted_seed import GraftedSeed
+from kasmina.slots.slot import attach_seed, detach_seed
+from kasmina.trials.task import Task
 
 HELD_OUT_RNG_SEED: Final = 0
 """Stream of every held-out pass: a loss that draws numbers draws the same with and without."""

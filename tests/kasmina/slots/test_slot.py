@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from kasmina import detach
-from kasmina.slot import GraftedSeed, attach_seed, attached_seeds, detach_seed, slot_of
+from kasmina.slots.grafted_seed import GraftedSeed
+from kasmina.slots.slot import attach_seed, attached_seeds, detach_seed, slot_of
 from leyline import SiteError
 from tests.kasmina.growing import Returns, bits, grow
 from tests.kasmina.hosts import HOSTS, Host, conv_net

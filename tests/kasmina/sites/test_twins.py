@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kasmina import discover
-from kasmina.sites import survey
+from kasmina.sites.survey import survey
 
 X = torch.randn(3, 4)
 

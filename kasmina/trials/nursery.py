@@ -10,13 +10,13 @@ from torch import nn
 
 from kasmina.blueprints import catalogue
 from kasmina.guard import attempt, describe, proof_fault
-from kasmina.race import RaceRules, cut, run_race
 from kasmina.rng import derive_rng_seed, isolated_rng
-from kasmina.shadow import Shadow
-from kasmina.sites import Site
-from kasmina.slot import GraftedSeed
-from kasmina.task import Task
-from kasmina.trial import OptimizerRecipe, Trial
+from kasmina.sites.site import Site
+from kasmina.slots.grafted_seed import GraftedSeed
+from kasmina.trials.race import RaceRules, cut, run_race
+from kasmina.trials.shadow import Shadow
+from kasmina.trials.task import Task
+from kasmina.trials.trial import OptimizerRecipe, Trial
 from leyline import TrialError
 
 
@@ -39,8 +39,11 @@ class Nursery:
     def build(self, seed: str, site: Site, blueprint: str, epoch: int) -> GraftedSeed:
         """Build a seed's module on the device and in the dtype of its site, with alpha 0."""
         kind = catalogue[blueprint]
-        body = kind.build(site.shape, self.birth_rng_seed(seed, blueprint, epoch))
-        module = GraftedSeed(body, seed=seed, blueprint=blueprint, shape=site.shape)
+        body = kind.build(site.seed_shape, self.birth_rng_seed(seed, blueprint, epoch))
+        chunk = int(seed.rpartition("/")[2]) % site.num_chunks, site.num_chunks
+        module = GraftedSeed(
+            body, seed=seed, blueprint=blueprint, shape=site.seed_shape, chunk=chunk
+        )
         like = self._parameter_near(site.name)
         if like is not None:
             module.to(device=like.device)
@@ -58,7 +61,7 @@ class Nursery:
             return describe(module)
         like = next(module.body.parameters(), None)
         with isolated_rng(0):
-            host = torch.randn(site.shape)
+            host = torch.randn(site.seed_shape)
             if like is not None:
                 host = host.to(device=like.device, dtype=like.dtype)
             return proof_fault(module.body, host)

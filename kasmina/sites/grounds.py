@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kasmina.blueprints import catalogue
-from kasmina.sites import Site
+from kasmina.sites.site import Site
 from leyline import Candidate, SiteError, SiteInfo
 
 

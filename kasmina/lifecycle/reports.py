@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kasmina.grounds import Grounds
-from kasmina.seed_table import SeedTable
+from kasmina.lifecycle.seed_table import SeedTable
+from kasmina.sites.grounds import Grounds
 from leyline import Advance, Cull, Germinate, SeedReport, Stage
 
 

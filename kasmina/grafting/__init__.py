@@ -1,0 +1,1 @@
+"""Grafting: how the alpha of a seed goes from 0 to 1."""

@@ -1,0 +1,1 @@
+"""The life of seeds: the state table, transitions, records and reports."""

@@ -1,0 +1,1 @@
+"""Trials: candidates trained in a frozen shadow of the host, and what they are worth."""
