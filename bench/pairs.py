@@ -52,9 +52,8 @@ def compare(ours: Action, peer: Action, *, num_pairs: int = 21, repeats: int = 1
         repeats: calls in a row that make one timing; choose it so that one takes a millisecond.
     """
     ours(), peer()
-    rows = []
-    for _ in range(num_pairs):
-        rows.append((once_us(peer, repeats), once_us(ours, repeats), once_us(peer, repeats)))
+    actions = (peer, ours, peer)
+    rows = [tuple(once_us(action, repeats) for action in actions) for _ in range(num_pairs)]
     same = sorted(after / before for before, _, after in rows)
     return Comparison(
         ours_us=statistics.median(mine for _, mine, _ in rows),
