@@ -35,8 +35,8 @@ test: setup ## the test suite (under four minutes)
 test-slow: setup ## the rest (under ten minutes)
 	$(BIN)/python -m pytest -q -m slow
 
-bench: setup ## what a boundary costs, against its limits
-	$(BIN)/python -m bench.boundary
+bench: setup ## what Esper costs, against limits and peers (about eight minutes)
+	$(BIN)/python -m bench
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -1,11 +1,10 @@
 """What a boundary costs beside its limits, and what a dormant callback costs beside an empty one.
 
-Run it: python -m bench.boundary (make bench)
+Run it: python -m bench.boundary
 """
 
 from __future__ import annotations
 
-import platform
 import statistics
 import tempfile
 import time
@@ -91,10 +90,6 @@ def main() -> None:
     quiet_lightning()
     torch.set_num_threads(1)
     console = Console(highlight=False)
-    console.print(
-        f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
-        "one thread"
-    )
     boundary_parts(console)
     dormant_cost(console)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -63,12 +65,14 @@ def compare(ours: Action, peer: Action, *, num_pairs: int = 21, repeats: int = 1
     )
 
 
-def print_rows(console: Console, title: str, rows: list[Row]) -> None:
-    """The table of a bench."""
+def show(title: str, rows: Callable[[], list[Row]]) -> None:
+    """Measure on one thread, and print the table of a bench."""
+    torch.set_num_threads(1)
+    console = Console(highlight=False, width=max(140, shutil.get_terminal_size().columns))
     table = Table(title=title, box=None, title_justify="left", pad_edge=False)
-    for heading in ("claim", "goal", "found", "beside, same run", ""):
+    for heading in ("claim", "goal", "found", "beside it, in the same run", ""):
         table.add_column(heading)
-    for row in rows:
+    for row in rows():
         verdict = "[green]met[/]" if row.met else "[red]missed[/]"
         table.add_row(row.claim, row.goal, row.found, row.beside, verdict)
     console.print(table)

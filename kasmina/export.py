@@ -6,10 +6,13 @@ import functools
 import inspect
 import itertools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
+from kasmina.sites.layout import layout_of
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import attached_seeds, detach_seed
 from kasmina.trials.task import copy_module
@@ -25,11 +28,15 @@ def export(model: nn.Module) -> nn.Module:
     left out. A Sequential must not gain a member, so its last one is wrapped instead, and only
     there do names change: they gain the prefix `host.`.
 
+    A module that returns more than a tensor goes on doing so; a dataclass must be known to torch
+    by `torch.export.register_dataclass`, as those of Hugging Face are.
+
     Args:
         model: a grown (or ungrown) module; it is not changed.
 
     Returns:
-        A module with the same outputs, bit for bit on the CPU in float32, and the same mode.
+        A module with the same outputs, bit for bit on the CPU in float32 (to rounding where seeds
+        on chunks run side by side, which a plain module does one by one), and the same mode.
 
     Raises:
         ExportError: a grown module's forward takes *args or **kwargs, or it is a Sequential with a
@@ -68,10 +75,14 @@ def _make_plain(site: str, module: nn.Module, seeds: list[GraftedSeed]) -> None:
 
 def _own_forward(module: nn.Module) -> nn.Module:
     """A module without names of its own that runs the forward of another one's class."""
-    own = nn.Identity()
-    own.training = module.training
-    own.__dict__["forward"] = functools.partial(type(module).forward, module)
-    return own
+    return _calling(functools.partial(type(module).forward, module), training=module.training)
+
+
+def _calling(function: Callable[..., Any], *, training: bool) -> nn.Module:
+    """A plain module that calls a function: a graph read back from a file keeps it as a call."""
+    module = nn.Identity().train(training)
+    module.__dict__["forward"] = function
+    return module
 
 
 def _graph_module(
@@ -81,21 +92,59 @@ def _graph_module(
     arguments, keywords = _placeholders(site, module, graph)
     output = graph.call_module("host", arguments, keywords)
     root: dict[str, Any] = {"host": host}
+    packing = None if _returns_tensor(module) else _Packing(graph, output)
+    main = output if packing is None else packing.main
     for number, seed in enumerate(seeds):
         root[f"seed_{number}"] = seed.body
-        output = _add(graph, output, f"seed_{number}", seed)
-    graph.output(output)
+        main = _add(graph, main, f"seed_{number}", seed)
+    graph.output(main if packing is None else packing.around(main))
+    if packing is not None:
+        root["flatten"] = _calling(pytree.tree_flatten, training=module.training)
+        root["unflatten"] = _calling(pytree.tree_unflatten, training=module.training)
     grown = fx.GraphModule(root, graph, class_name=type(module).__name__)
     grown.training = module.training
     return grown
 
 
+def _returns_tensor(module: nn.Module) -> bool:
+    """Whether a module of torch is known to return a tensor; of others only a call can tell."""
+    return layout_of(module) is not None and not isinstance(
+        module, nn.RNNBase | nn.MultiheadAttention
+    )
+
+
+class _Packing:
+    """The nodes that take the first tensor out of whatever a module returns, and put one back."""
+
+    def __init__(self, graph: fx.Graph, output: fx.Node):
+        self._graph = graph
+        flat = graph.call_module("flatten", (output,))
+        self._leaves = graph.call_function(operator.getitem, (flat, 0))
+        self._spec = graph.call_function(operator.getitem, (flat, 1))
+        self.main = graph.call_function(operator.getitem, (self._leaves, 0))
+
+    def around(self, main: fx.Node) -> fx.Node:
+        """The same output with another first tensor."""
+        rest = self._graph.call_function(operator.getitem, (self._leaves, slice(1, None)))
+        leaves = self._graph.call_function(operator.add, ([main], rest))
+        return self._graph.call_module("unflatten", (leaves, self._spec))
+
+
 def _add(graph: fx.Graph, host: fx.Node, target: str, seed: GraftedSeed) -> fx.Node:
-    grown = graph.call_module(target, (host,))
+    """What the seed adds to the whole of the output, or to its chunk of the channels."""
+    (number, num_chunks), axis = seed.chunk, seed.shape.channel_axis
+    start, width = number * seed.shape.channels, seed.shape.channels
+    part = host
+    if num_chunks > 1:
+        part = graph.call_method("narrow", (host, axis, start, width))
+    grown = graph.call_module(target, (part,))
     alpha = float(seed.alpha)
     if alpha != 1.0:
         grown = graph.call_function(operator.mul, (grown, alpha))
-    return graph.call_function(operator.add, (host, graph.call_method("type_as", (grown, host))))
+    grown = graph.call_function(operator.add, (part, graph.call_method("type_as", (grown, part))))
+    if num_chunks > 1:
+        grown = graph.call_method("slice_scatter", (host, grown, axis, start, start + width))
+    return grown
 
 
 def _placeholders(

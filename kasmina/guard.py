@@ -1,58 +1,86 @@
 """The wall around blueprints: whatever a candidate does wrong becomes a value, never a crash.
 
 This is one of the three places that may catch Exception. What it caught is named in the value,
-counted in the seed's error count and reported as an event.
+counted in the seed's error count and reported as an event. KeyboardInterrupt and SystemExit go
+through: they are the user's.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import _StopRecomputationError
+
+from kasmina.rng import isolated_rng
+from kasmina.settings import kept_settings
 
 Result = TypeVar("Result")
+_PLAIN: Final = (Tensor, nn.Parameter)
 
 
 def attempt(action: Callable[[], Result]) -> Result | Exception:
     """Run what may fail in any way; the exception is the answer."""
     try:
         return action()
+    except _StopRecomputationError:  # how activation checkpointing ends a recomputation early
+        raise
     except Exception as error:
         return error
 
 
 def describe(error: Exception) -> str:
     """One line for a fault: the exception's class and the first line of its message."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    text = attempt(lambda: str(error).strip().splitlines())
+    if isinstance(text, Exception) or not text:
+        return type(error).__name__
+    return f"{type(error).__name__}: {text[0]}"
+
+
+def contain(action: Callable[[], Result]) -> Result | str:
+    """Run a body's code; an exception becomes the fault in words.
+
+    The exception itself is let go: its traceback would keep the body's tensors.
+    """
+    outcome = attempt(action)
+    return describe(outcome) if isinstance(outcome, Exception) else outcome
 
 
 def fault_of(body: nn.Module, host: Tensor) -> Tensor | str:
     """Run a blueprint's module on the host's output.
 
     Returns:
-        Its output if that has the host's shape and device and a floating dtype, else the fault in
-        words. Finiteness is not looked at here: that would be a device synchronisation per call.
+        Its output if that has the host's shape, layout and device and a floating dtype, not wider
+        than the host's or float32, else the fault in words. Finiteness is not looked at here.
     """
     if host.is_nested:
         return "the host's output is a nested tensor, which has no one shape to extend"
-    try:
-        grown = body(host)
-    except Exception as error:
-        return describe(error)
+    grown = attempt(lambda: body(host))
+    if isinstance(grown, Exception):
+        return describe(grown)
     if not isinstance(grown, Tensor):
         return f"it returned a {type(grown).__name__}, not a tensor"
+    if type(host) in _PLAIN and type(grown) not in _PLAIN:
+        return f"it returned a {type(grown).__name__}, not a plain tensor"
     if grown.shape != host.shape:
         return f"it returned shape {tuple(grown.shape)} for {tuple(host.shape)}"
-    if not grown.is_floating_point() or grown.device != host.device:
+    wider = grown.dtype.itemsize > max(host.dtype.itemsize, torch.float32.itemsize)
+    if not grown.is_floating_point() or wider or grown.device != host.device:
         return f"it returned {grown.dtype} on {grown.device} for {host.dtype} on {host.device}"
+    if grown.layout != host.layout:
+        return f"it returned {grown.layout} for {host.layout}"
     return grown
 
 
 def proof_fault(body: nn.Module, host: Tensor) -> str | None:
-    """Prove that a blueprint fits before it goes anywhere: trainable, shape, dtype, finiteness.
+    """Prove that a blueprint fits before it goes anywhere.
+
+    Looked at are shape, dtype and device; finiteness, forward and backward; parameters; what it
+    leaves changed; and that it can be copied and saved, as trials and checkpoints do. A body that
+    breaks later meets the wall around its seed.
 
     Args:
         body: the freshly built module, on the site's device.
@@ -60,13 +88,41 @@ def proof_fault(body: nn.Module, host: Tensor) -> str | None:
     """
     if not any(parameter.requires_grad for parameter in body.parameters()):
         return "it has no parameter that can be trained"
-    before = host.clone()
+    if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in body.parameters()):
+        return "it hooks its own parameters, and such hooks run outside the guard"
+    with kept_settings() as changed, isolated_rng(0):
+        fault = contain(lambda: _dry_run(body, host))
+    if fault is None and changed:
+        return f"it changes {' and '.join(changed)} and leaves it so"
+    return fault
+
+
+def _dry_run(body: nn.Module, host: Tensor) -> str | None:
+    kept = copy.deepcopy(body)
+    kept.load_state_dict(body.state_dict())
+    leaf = host.clone()
+    before = leaf._version
     with torch.no_grad():
-        grown = fault_of(body, host)
+        grown = fault_of(kept, leaf)
     if isinstance(grown, str):
         return grown
-    if not torch.equal(before, host):
+    if leaf._version != before or not torch.equal(leaf, host):
         return "it changes its input in place"
     if not bool(torch.isfinite(grown).all()):
         return "its output is not finite at birth"
+    return _backward_fault(kept, host)
+
+
+def _backward_fault(body: nn.Module, host: Tensor) -> str | None:
+    leaf = host.clone().requires_grad_()
+    inputs = [leaf, *(p for p in body.parameters() if p.requires_grad)]
+    with torch.enable_grad():
+        grown = fault_of(body, leaf)
+        if isinstance(grown, str):
+            return grown
+        if not grown.requires_grad:
+            return "no gradient reaches its parameters"
+        grads = torch.autograd.grad(grown.sum(), inputs, allow_unused=True)
+    if not all(bool(torch.isfinite(grad).all()) for grad in grads if grad is not None):
+        return "its gradient is not finite at birth"
     return None

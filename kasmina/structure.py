@@ -11,12 +11,13 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kasmina.blueprints import catalogue
+from kasmina.blueprints import Risk, catalogue
 from kasmina.lightning_file import read_state_dict
 from kasmina.sites.shape import SiteShape
+from kasmina.slots.chunked import graft
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import SLOT, attach_seed, attached_seeds, detach_seed, refusal
-from leyline import BlueprintError, CheckpointError, SiteError
+from leyline import BlueprintError, CheckpointError, ExportError, SiteError
 
 _DESCRIPTION: Final = f"{SLOT}._extra_state"
 MODEL_FILE: Final = "model.safetensors"
@@ -75,7 +76,8 @@ def match_structure(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
     fitting = {
         key: seed
         for key, (_, seed) in held.items()
-        if key in wanted and wanted[key]["blueprint"] == seed.blueprint
+        if key in wanted
+        and (wanted[key]["blueprint"], wanted[key]["chunk"]) == (seed.blueprint, seed.chunk)
     }
     seeds = {
         key: fitting.get(key) or _built(model, key[0], described)
@@ -102,8 +104,9 @@ def _built(model: nn.Module, site: str, described: Mapping[str, Any]) -> Grafted
     reason = refusal(module)
     if reason is not None:
         raise SiteError(f"the state has a seed at {site!r}, which cannot carry one: {reason}")
-    body = catalogue[described["blueprint"]].build(described["shape"], rng_seed=0)
-    seed = GraftedSeed(body, **described)
+    kind = catalogue[described["blueprint"]]
+    body = kind.build(described["shape"], rng_seed=0)
+    seed = graft(body, shielded=kind.risk is Risk.HIGH, **described)
     like = next(module.parameters(), next(model.parameters(), None))
     if like is not None:
         seed.to(device=like.device)
@@ -131,7 +134,8 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     Args:
         model: the ungrown host, or one that was grown otherwise.
         path: a `.safetensors` file, an Esper checkpoint directory or a Lightning `.ckpt`. Names
-            may carry one prefix more than the model's own (a LightningModule's attribute).
+            may carry one prefix more than the model's own (a LightningModule's attribute). A file
+            of `save_seeds` holds the seeds alone: the host keeps its own weights.
 
     Returns:
         The same model, grown and loaded.
@@ -142,10 +146,38 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     state_dict = _without_prefix(model, _read(Path(path)))
     try:
         match_structure(model, state_dict)
-        model.load_state_dict(state_dict)
+        seeds_alone = bool(state_dict) and all(is_seed_key(name) for name in state_dict)
+        missed = model.load_state_dict(state_dict, strict=not seeds_alone)
+        wrong = [n for n in (*missed.missing_keys, *missed.unexpected_keys) if is_seed_key(n)]
+        if wrong:
+            raise CheckpointError(f"{path} does not hold its seeds whole: see {', '.join(wrong)}")
     except (SiteError, BlueprintError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit {type(model).__name__}: {error}") from error
     return model
+
+
+def save_seeds(model: nn.Module, path: str | Path) -> None:
+    """Write the seeds of a grown model alone, as adapters that `load` puts on a fresh host.
+
+    Args:
+        path: the `.safetensors` file to write; its tensors are named `<site>.esper.<number>...`.
+
+    Raises:
+        ExportError: the model carries no seeds, or the file's name has another ending.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ExportError(f"{path} ends in {path.suffix!r}; choose .safetensors")
+    seeds = {n: tensor.clone() for n, tensor in model.state_dict().items() if is_seed_key(n)}
+    if not seeds:
+        raise ExportError(f"{type(model).__name__} carries no seeds, so there is nothing to save")
+    safetensors.torch.save_file(seeds, path)
+
+
+def is_seed_key(name: str) -> bool:
+    """Whether a name in a state dict is of a seed or of its description."""
+    return SLOT in name.split(".")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -164,7 +196,9 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _without_prefix(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    own = [name for name in model.state_dict() if f"{SLOT}." not in name]
+    own = [name for name in model.state_dict() if not is_seed_key(name)]
+    if state_dict and all(is_seed_key(name) for name in state_dict):
+        return _seeds_without_prefix(model, state_dict)
     if not own or own[0] in state_dict:
         return state_dict
     prefixes = [n.removesuffix(own[0]) for n in state_dict if n.endswith("." + own[0])]
@@ -174,3 +208,15 @@ def _without_prefix(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[str
                 n.removeprefix(prefix): v for n, v in state_dict.items() if n.startswith(prefix)
             }
     return state_dict
+
+
+def _seeds_without_prefix(model: nn.Module, seeds: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, told by the sites: the shortest prefix without which they all are modules here."""
+    sites = {name.partition(f".{SLOT}.")[0] for name in seeds}
+    modules = {name for name, _ in model.named_modules()}
+    parts = min(sites).split(".")
+    for length in range(len(parts)):
+        prefix = "".join(f"{part}." for part in parts[:length])
+        if all(site.startswith(prefix) and site.removeprefix(prefix) in modules for site in sites):
+            return {name.removeprefix(prefix): tensor for name, tensor in seeds.items()}
+    return seeds

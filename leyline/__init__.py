@@ -17,17 +17,20 @@ from leyline.errors import EsperError as EsperError
 from leyline.errors import ExportError as ExportError
 from leyline.errors import LifecycleError as LifecycleError
 from leyline.errors import NonFiniteError as NonFiniteError
+from leyline.errors import OwnerError as OwnerError
 from leyline.errors import RunError as RunError
 from leyline.errors import RunLockedError as RunLockedError
 from leyline.errors import SiteError as SiteError
 from leyline.errors import TrialError as TrialError
 from leyline.lifecycle import GUARDS as GUARDS
 from leyline.lifecycle import LIFECYCLE as LIFECYCLE
+from leyline.lifecycle import SOURCES as SOURCES
 from leyline.lifecycle import TRANSITIONS as TRANSITIONS
 from leyline.lifecycle import Evidence as Evidence
 from leyline.lifecycle import Guard as Guard
 from leyline.lifecycle import Stage as Stage
 from leyline.lifecycle import StageRule as StageRule
+from leyline.lifecycle import allowed as allowed
 from leyline.lifecycle import refusal as refusal
 from leyline.lifecycle import validate as validate
 from leyline.messages import COLUMN_FORMATS as COLUMN_FORMATS
@@ -45,6 +48,7 @@ from leyline.messages import Event as Event
 from leyline.messages import Fault as Fault
 from leyline.messages import FieldReport as FieldReport
 from leyline.messages import Germinate as Germinate
+from leyline.messages import LifecycleMetrics as LifecycleMetrics
 from leyline.messages import Message as Message
 from leyline.messages import Priority as Priority
 from leyline.messages import RunEnded as RunEnded
@@ -53,5 +57,6 @@ from leyline.messages import Schema as Schema
 from leyline.messages import Score as Score
 from leyline.messages import SeedReport as SeedReport
 from leyline.messages import SiteInfo as SiteInfo
+from leyline.messages import SitesFound as SitesFound
 from leyline.messages import StatePacket as StatePacket
 from leyline.messages import StepMetrics as StepMetrics

@@ -31,6 +31,10 @@ class LifecycleError(EsperError, ValueError):
         )
 
 
+class OwnerError(EsperError, ValueError):
+    """A state table that a thread other than its owner tried to change; nothing was changed."""
+
+
 class SiteError(EsperError, ValueError):
     """A submodule that cannot carry a seed, or a site name that does not exist."""
 

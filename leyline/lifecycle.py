@@ -5,10 +5,12 @@ Nothing else in Esper states a transition, a minimum stay or a guard; all of it 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from enum import IntEnum
+from functools import partial
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -86,71 +88,137 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Guard(NamedTuple):
-    """A named condition on one edge of the table; the check answers why not, or None."""
+    """A named condition on one edge of the table, as data: it tests a number and a column alike."""
 
     name: str
-    refusal: Callable[[Evidence], str | None]
+    field: str
+    """The field of Evidence, or the column of that name, that is tested."""
+    test: Callable[[Any], Any]
+    """True where the value lets the seed pass; False where it is NaN."""
+    sentence: str
+    """Why a measured value is refused, with the value as {}."""
+    missing: str
+    """Why a value that is None or NaN is refused."""
+
+    def refusal(self, evidence: Evidence) -> str | None:
+        """Why the guard refuses, or None."""
+        value = getattr(evidence, self.field)
+        if value is None or not _is_number(value):
+            return self.missing
+        return None if self.test(value) else self.sentence.format(value)
 
 
-def _blueprint_proven(evidence: Evidence) -> str | None:
-    return None if evidence.blueprint_proven else "its blueprint has not been proven to fit"
+def _is_number(value: Any) -> Any:
+    """Infinity is a measurement, and what a seed that breaks the host is worth."""
+    return operator.eq(value, value)
 
 
-def _trial_settled(evidence: Evidence) -> str | None:
-    return None if evidence.trial_settled else "its trial has neither been measured nor waived"
-
-
-def _alpha_is_one(evidence: Evidence) -> str | None:
-    if evidence.alpha is None:
-        return "its alpha is unknown"
-    return None if evidence.alpha == 1.0 else f"its alpha is {evidence.alpha:g}, not 1"
-
-
-def _counterfactual_measured(evidence: Evidence) -> str | None:
-    missing = evidence.counterfactual_gain is None
-    return "its counterfactual gain has not been measured" if missing else None
-
-
-def _embargo_over(evidence: Evidence) -> str | None:
-    left = evidence.embargo_epochs_left
-    if left is None:
-        return "its embargo is unknown"
-    return None if left <= 0 else f"its embargo has {left} epochs left"
-
+_UNPROVEN: Final = "its blueprint has not been proven to fit"
+_UNTRIED: Final = "its trial has neither been measured nor waived"
+_UNMEASURED: Final = "its counterfactual gain has not been measured"
+_PROVEN: Final = Guard(
+    "blueprint_proven", "blueprint_proven", partial(operator.eq, True), _UNPROVEN, _UNPROVEN
+)
+_SETTLED: Final = Guard(
+    "trial_settled", "trial_settled", partial(operator.eq, True), _UNTRIED, _UNTRIED
+)
+_AT_ONE: Final = Guard(
+    "alpha_is_one",
+    "alpha",
+    partial(operator.eq, 1.0),
+    "its alpha is {:g}, not 1",
+    "its alpha is unknown",
+)
+_MEASURED: Final = Guard(
+    "counterfactual_measured", "counterfactual_gain", _is_number, _UNMEASURED, _UNMEASURED
+)
+_EMBARGO_OVER: Final = Guard(
+    "embargo_over",
+    "embargo_epochs_left",
+    partial(operator.ge, 0),
+    "its embargo has {} epochs left",
+    "its embargo is unknown",
+)
 
 GUARDS: Final[Mapping[tuple[Stage, Stage], tuple[Guard, ...]]] = MappingProxyType(
     {
-        (_S.GERMINATED, _S.TRAINING): (Guard("blueprint_proven", _blueprint_proven),),
-        (_S.TRAINING, _S.GRAFTING): (Guard("trial_settled", _trial_settled),),
-        (_S.GRAFTING, _S.STABILIZATION): (Guard("alpha_is_one", _alpha_is_one),),
-        (_S.EVALUATING, _S.FINE_TUNING): (
-            Guard("counterfactual_measured", _counterfactual_measured),
-        ),
-        (_S.EVALUATING, _S.CULLED): (Guard("counterfactual_measured", _counterfactual_measured),),
-        (_S.CULLED, _S.DORMANT): (Guard("embargo_over", _embargo_over),),
-        (_S.ROLLED_BACK, _S.DORMANT): (Guard("embargo_over", _embargo_over),),
+        (_S.GERMINATED, _S.TRAINING): (_PROVEN,),
+        (_S.TRAINING, _S.GRAFTING): (_SETTLED,),
+        (_S.GRAFTING, _S.STABILIZATION): (_AT_ONE,),
+        (_S.EVALUATING, _S.FINE_TUNING): (_MEASURED,),
+        (_S.EVALUATING, _S.CULLED): (_MEASURED,),
+        (_S.CULLED, _S.DORMANT): (_EMBARGO_OVER,),
+        (_S.ROLLED_BACK, _S.DORMANT): (_EMBARGO_OVER,),
     }
 )
 """The guards of every edge that has any."""
 
 
+class Edge(NamedTuple):
+    """All that one legal transition asks for, read from the tables above."""
+
+    minimum_epochs: int
+    guards: tuple[Guard, ...]
+
+
+EDGES: Final = tuple(
+    tuple(
+        Edge(0 if to in WITHDRAWALS else LIFECYCLE[was].minimum_epochs, GUARDS.get((was, to), ()))
+        if to in LIFECYCLE[was].leaves_to
+        else None
+        for to in _S
+    )
+    for was in _S
+)
+"""EDGES[was][to]: what that transition asks for, None where there is no such transition."""
+
+SOURCES: Final = tuple(sum(1 << was for was in _S if to in LIFECYCLE[was].leaves_to) for to in _S)
+"""SOURCES[to]: bit `was` is set if that stage leaves to `to`; shifted by a stage, or by a column of
+them, it answers for each whether the transition exists."""
+
+
 def refusal(was: Stage, asked: Stage, evidence: Evidence) -> str | None:
     """Say why a seed may not go from one stage to another now, or None if it may."""
-    rule = LIFECYCLE[was]
-    if asked not in rule.leaves_to:
+    edge = EDGES[was][asked]
+    if edge is None:
         return "the lifecycle has no such transition"
-    if asked not in WITHDRAWALS and evidence.epochs_in_stage < rule.minimum_epochs:
-        return f"it has stayed {evidence.epochs_in_stage} of at least {rule.minimum_epochs} epochs"
-    for guard in GUARDS.get((was, asked), ()):
+    if evidence.epochs_in_stage < edge.minimum_epochs:
+        return f"it has stayed {evidence.epochs_in_stage} of at least {edge.minimum_epochs} epochs"
+    for guard in edge.guards:
         reason = guard.refusal(evidence)
         if reason is not None:
             return f"{reason} (guard {guard.name})"
     return None
 
 
+def allowed(stage: Any, asked: Stage, evidence: Mapping[str, Any]) -> Any:
+    """The same answer for a whole column of seeds at once.
+
+    Args:
+        stage: an integer column, such as a numpy array; row i is a seed's stage.
+        evidence: columns by the names of Evidence's fields; NaN is "not measured". One that a
+            guard asks for and that is left out refuses.
+
+    Returns:
+        A boolean column: True where `refusal` would be None.
+    """
+    may = SOURCES[asked] >> stage & 1 == 1
+    for was in _S:
+        edge = EDGES[was][asked]
+        if edge is None or not (edge.minimum_epochs or edge.guards):
+            continue
+        elsewhere = stage != was
+        if edge.minimum_epochs:
+            may &= elsewhere | (evidence["epochs_in_stage"] >= edge.minimum_epochs)
+        for guard in edge.guards:
+            column = evidence.get(guard.field)
+            may &= elsewhere if column is None else elsewhere | guard.test(column)
+    return may
+
+
 def validate(seed: str, was: Stage, asked: Stage, evidence: Evidence) -> None:
     """Raise LifecycleError if the seed may not make this transition now."""
     reason = refusal(was, asked, evidence)
     if reason is not None:
-        allowed = tuple(stage.name for stage in LIFECYCLE[was].leaves_to)
-        raise LifecycleError(seed, was.name, asked.name, allowed, reason)
+        leaves_to = tuple(stage.name for stage in LIFECYCLE[was].leaves_to)
+        raise LifecycleError(seed, was.name, asked.name, leaves_to, reason)

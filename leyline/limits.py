@@ -17,8 +17,8 @@ ENCODE_US: Final = 80.0
 ROLLBACK_MS: Final = 500.0
 """Restoring the in-memory snapshot."""
 
-MESSAGE_SIZE_BYTES: Final = 4 * 1024 * 1024
-"""Largest message the codec reads or writes, header included."""
+MESSAGE_SIZE_BYTES: Final = 16 * 1024 * 1024
+"""Largest message the codec reads or writes, header included: a packet of 250,000 seeds fits."""
 HISTORY_LENGTH: Final = 10
 """Transitions remembered for each seed."""
 SEED_RECORD_BYTES: Final = 128

@@ -18,7 +18,7 @@ import msgspec
 from leyline.errors import ContractError
 from leyline.limits import NAME_LENGTH
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The one contract version; a message of another version is refused."""
 
 Name = Annotated[str, msgspec.Meta(max_length=NAME_LENGTH)]
@@ -51,14 +51,18 @@ class SiteInfo(Message, frozen=True, tag="site"):
     channels: int
     accepts: tuple[Name, ...]
     """Blueprints that fit."""
+    num_chunks: int = 1
+    """Equal parts of the channels, each a place; seed number n hangs on part n % num_chunks."""
 
 
 class Candidate(Message, frozen=True, tag="candidate"):
-    """One blueprint at one site, with the parameters it would add."""
+    """One blueprint at one site, with what it would add."""
 
     site: Name
     blueprint: Name
     parameters: int
+    flops: int
+    """Forward FLOPs per example, of matrix products, convolutions and attention."""
 
 
 class Schema(Message, frozen=True, tag="schema"):
@@ -81,6 +85,7 @@ COLUMN_FORMATS: Final[Mapping[str, str]] = MappingProxyType(
         "stage": "i",
         "blueprint": "i",
         "epochs_in_stage": "i",
+        "grafting_strategy": "i",
         "error_count": "i",
         "site": "i",
         "embargo_epochs_left": "i",
@@ -118,6 +123,7 @@ class StatePacket(Message, frozen=True, tag="state"):
     stage: memoryview
     blueprint: memoryview
     epochs_in_stage: memoryview
+    grafting_strategy: memoryview
     error_count: memoryview
     site: memoryview
     embargo_epochs_left: memoryview
@@ -246,6 +252,22 @@ class FieldReport(Message, frozen=True, tag="field_report"):
     verdict: str
 
 
+class SitesFound(Message, frozen=True, tag="sites_found"):
+    """What a survey of the model found: where it may grow in this run, and where not, and why."""
+
+    epoch: int
+    grows: tuple[Name, ...]
+    """Sites that may grow."""
+    control: tuple[Name, ...]
+    """Sites that never grow in this run: the control arm of a rollout."""
+    rollout_percentage: int
+    """The share of sites that may grow, as it was asked for."""
+    num_refused: int
+    """Submodules that are no sites."""
+    refused: dict[str, str]
+    """The reason for each of those, of a thousand at most."""
+
+
 # --- telemetry -------------------------------------------------------------------------------
 
 
@@ -277,6 +299,24 @@ class EpochMetrics(Message, frozen=True, tag="epoch"):
     parameters: int
     stages: dict[str, int]
     """Seeds by stage name."""
+
+
+class LifecycleMetrics(Message, frozen=True, tag="lifecycle"):
+    """How the seeds' lives went on between the boundary before and this one."""
+
+    epoch: int
+    stages: dict[str, int]
+    """Seeds by stage name."""
+    transitions: int
+    """Transitions made since the boundary before."""
+    mean_alpha: float
+    """Mean alpha of the seeds in GRAFTING; NaN if there are none."""
+    seed_checkpoints: int
+    """Seed records committed since the run began."""
+    faults: int
+    """Faults that were contained since the boundary before."""
+    refusals: int
+    """Requests that were refused since the boundary before."""
 
 
 class BoundaryTiming(Message, frozen=True, tag="boundary"):
@@ -315,9 +355,11 @@ Event = (
     | Decision
     | SeedReport
     | FieldReport
+    | SitesFound
     | RunStarted
     | StepMetrics
     | EpochMetrics
+    | LifecycleMetrics
     | BoundaryTiming
     | Fault
     | RunEnded
@@ -329,8 +371,10 @@ PRIORITIES: Final[Mapping[type[Message], Priority]] = MappingProxyType(
         StepMetrics: Priority.METRIC,
         StatePacket: Priority.METRIC,
         EpochMetrics: Priority.REPORT,
+        LifecycleMetrics: Priority.REPORT,
         BoundaryTiming: Priority.REPORT,
         FieldReport: Priority.REPORT,
+        SitesFound: Priority.REPORT,
         Schema: Priority.DECISION,
         Decision: Priority.DECISION,
         RunStarted: Priority.EMERGENCY,

@@ -8,11 +8,11 @@ Stop: the window or the budget is spent, or two races in a row had no winner.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from leyline import Candidate, Command, Decision, Germinate, Score, Stage
+from leyline import Command, Decision, Germinate, Score, Stage
+from tamiyo.plantings import choose_plantings
 from tamiyo.rules import HeuristicRules
 from tamiyo.settling import settle, unsettled
 from tamiyo.state import State
@@ -79,46 +79,21 @@ class HeuristicPolicy:
         last = rules.window_fraction * packet.num_epochs - _EPOCHS_TO_GRAFT
         if packet.num_epochs and packet.epoch > last:
             return [], "the growth window has closed"
-        candidates = self._candidates(state)
-        if not candidates:
+        race = self._races + 1
+        plantings = choose_plantings(state, at_most=rules.max_candidates, race=race)
+        if not plantings:
             return [], f"no candidate fits the {state.budget_left:,} parameters left"
-        self._races += 1
-        cause = f"race {self._races}"
-        taken: set[str] = set()
-        commands: list[Command] = []
-        for candidate in candidates:
-            seed = state.free_place(candidate.site, taken)
-            taken.add(seed)
-            commands.append(
-                Germinate(
-                    seed=seed, site=candidate.site, blueprint=candidate.blueprint, cause=cause
-                )
-            )
-        sites = len({candidate.site for candidate in candidates})
-        kinds = len({candidate.blueprint for candidate in candidates})
+        self._races = race
+        commands: list[Command] = [
+            Germinate(seed=p.seed, site=p.site, blueprint=p.blueprint, cause=f"race {race}")
+            for p in plantings
+        ]
+        sites = len({planting.site for planting in plantings})
+        kinds = len({planting.blueprint for planting in plantings})
         return commands, (
-            f"race {self._races}: {len(candidates)} candidates of {kinds} kinds at {sites} sites, "
+            f"race {race}: {len(plantings)} candidates of {kinds} kinds at {sites} sites, "
             f"{state.budget_left:,} parameters left to add"
         )
-
-    def _candidates(self, state: State) -> list[Candidate]:
-        embargoed = {
-            (row.site, row.blueprint)
-            for row in state.rows
-            if row.stage in (Stage.CULLED, Stage.ROLLED_BACK) and row.embargo_epochs_left > 0
-        }
-        fitting = [
-            candidate
-            for candidate in state.schema.candidates
-            if candidate.parameters <= state.budget_left
-            and (candidate.site, candidate.blueprint) not in embargoed
-        ]
-        most = self._rules.max_candidates
-        if len(fitting) <= most:
-            return fitting
-        # Too many to try at once: an even stride, shifted from race to race, tries them in turn.
-        shift = self._races % math.ceil(len(fitting) / most)
-        return [fitting[i * len(fitting) // most + shift] for i in range(most)]
 
     # --- resuming ----------------------------------------------------------------------------
 

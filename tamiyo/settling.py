@@ -17,7 +17,7 @@ class SettlingRules:
     veto_errors: float = 2.0
     """A seed is culled if its counterfactual gain is at most this many standard errors."""
     embargo_epochs: int = 15
-    """How long the place and blueprint of a culled seed stay empty."""
+    """How long the place and blueprint of a seed that was taken out stay empty."""
 
 
 def settle(state: State, rules: SettlingRules) -> list[Command]:
@@ -27,6 +27,10 @@ def settle(state: State, rules: SettlingRules) -> list[Command]:
 
 
 def _next(row: SeedRow, rules: SettlingRules) -> Command | None:
+    if row.stage is Stage.GRAFTING and row.error_count:
+        # Too early for a cull: the executor rolls it back.
+        cause = f"its graft failed at alpha {row.alpha:.3g}"
+        return Cull(seed=row.seed, cause=cause, embargo_epochs=rules.embargo_epochs)
     if row.stage is Stage.GRAFTING and row.alpha == 1.0:
         return _advance(row, Stage.STABILIZATION, "alpha has reached 1")
     if row.stage is Stage.STABILIZATION:
@@ -65,6 +69,8 @@ def unsettled(state: State, commands: list[Command]) -> list[SeedRow]:
         if isinstance(command, Cull)
         or (isinstance(command, Advance) and command.to >= Stage.FINE_TUNING)
     }
+    # A failed graft is waited for while it goes: this state does not know its embargo yet.
+    moving -= {row.seed for row in state.in_stage(Stage.GRAFTING)}
     busy = (Stage.GERMINATED, Stage.TRAINING, Stage.GRAFTING, Stage.STABILIZATION)
     return [
         row

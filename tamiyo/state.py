@@ -19,6 +19,7 @@ class SeedRow:
     blueprint: str
     stage: Stage
     epochs_in_stage: int
+    grafting_strategy: int
     parameters: int
     alpha: float
     error_count: int
@@ -63,13 +64,16 @@ class State:
         """Parameters that growth may still add."""
         return self.packet.param_budget - self.packet.grown_parameters
 
-    def free_place(self, site: str, taken: set[str]) -> str:
-        """The name of the first free place at a site, not among those taken."""
-        occupied = {row.seed for row in self.rows} | taken
-        number = 0
-        while f"{site}/{number}" in occupied:
-            number += 1
+    def free_place(self, site: str, taken: set[str], chunk: int = 0, num_chunks: int = 1) -> str:
+        """The name of the first free place at a chunk of a site, not among those taken."""
+        number = chunk
+        while f"{site}/{number}" in taken or f"{site}/{number}" in self._occupied:
+            number += num_chunks
         return f"{site}/{number}"
+
+    @cached_property
+    def _occupied(self) -> frozenset[str]:
+        return frozenset(row.seed for row in self.rows)
 
     def _row(self, row: int) -> SeedRow:
         def cell(name: str) -> float:
@@ -85,6 +89,7 @@ class State:
             blueprint=self.schema.blueprints[int(cell("blueprint"))],
             stage=Stage(int(cell("stage"))),
             epochs_in_stage=int(cell("epochs_in_stage")),
+            grafting_strategy=int(cell("grafting_strategy")),
             parameters=int(cell("parameters")),
             alpha=cell("alpha"),
             error_count=int(cell("error_count")),

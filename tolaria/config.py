@@ -19,6 +19,8 @@ ENVIRONMENT_PREFIX: Final = "ESPER_"
 POLICIES: Final = ("heuristic", "schedule", "hold")
 _AT_LEAST_ONE: Final = (
     "num_epochs",
+    "max_sites",
+    "chunks",
     "ramp_epochs",
     "trial_keep",
     "max_candidates",
@@ -31,6 +33,11 @@ _AT_LEAST_ONE: Final = (
 class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every setting of a run, with the default that suits most."""
 
+    enabled: bool = True
+    """Whether anything may grow; False does as policy="hold" does, whatever the policy."""
+    rollout_percentage: int = 100
+    """The share of sites that may grow, chosen by their names and the run's id; the others are
+    the control arm and never do."""
     monitor: str = "val_loss"
     """The metric that reports speak of."""
     policy: str = "heuristic"
@@ -41,6 +48,15 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Whether the counterfactual may cull a grafted seed."""
     sites: str | tuple[str, ...] = "auto"
     """"auto", or glob patterns on site names."""
+    exclude_sites: tuple[str, ...] = ()
+    """Glob patterns on names of sites that are left out of those."""
+    max_sites: int | None = None
+    """Sites that are used at most, taken at an even stride over the depth of the model."""
+    chunks: int = 1
+    """Equal parts that the channels of every site are cut into, where they can be; each part is a
+    place for a seed of its own, and those that are built alike run in one kernel."""
+    blueprints: tuple[str, ...] = ()
+    """Names of the blueprints that may race; empty: every one that fits."""
     param_budget: int | None = None
     """Parameters growth may add in all; None: as many as the host has, and at least 16,384."""
     telemetry: str = "embedded"
@@ -52,7 +68,15 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     num_epochs: int | None = None
     """Epochs the run will have; Lightning's max_epochs where None."""
     ramp_epochs: int = 1
-    """Epochs in which alpha goes from 0 to 1."""
+    """Epochs in which alpha goes from 0 to 1 if nothing disturbs it."""
+    grafting: str = "linear"
+    """How alpha rises: "linear", "drift_controlled" (holds while the host's weights move fast),
+    "momentum" (faster while the loss falls), "adaptive" (whichever of these suits) or "stability"
+    (checks the loss, and goes back)."""
+    grafting_options: dict[str, float] = {}
+    """Options of that strategy, by name; they are in kasmina/grafting/<strategy>.py."""
+    adaptive_grafting: bool = True
+    """Feature flag; False: "adaptive" grafting is linear."""
     trial_steps: tuple[int, ...] = (50, 200)
     """Steps a candidate is trained for in all, at the end of each rung of a race."""
     trial_keep: int = 4
@@ -69,10 +93,15 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Training and held-out batches kept for trials, each."""
     max_kept_size_bytes: int = 256 * 1024 * 1024
     """Size of the batches kept for trials, for training and held-out ones each."""
+    max_shared_size_bytes: int = 256 * 1024 * 1024
+    """Activations that a race may keep, and again those of a pass of several candidates; 0 shares
+    nothing."""
     checkpoint: bool = True
     """Whether a checkpoint is committed after every boundary."""
     keep_checkpoints: int = 2
     """Checkpoints kept; older ones are removed."""
+    seed_checkpoints: bool = True
+    """Whether every transition of a seed leaves a record in the run directory's seeds.bin."""
 
     def __post_init__(self) -> None:
         """Check what types alone cannot say."""
@@ -86,13 +115,20 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for field in _AT_LEAST_ONE:
             value = getattr(self, field)
             _require(value is None or value >= 1, field, value, "at least 1")
-        for field in ("embargo_epochs", "param_budget"):
+        for field in ("embargo_epochs", "param_budget", "max_shared_size_bytes"):
             value = getattr(self, field)
             _require(value is None or value >= 0, field, value, "0 or more")
         for field in ("trial_learning_rate", "seed_learning_rate_factor"):
             value = getattr(self, field)
             _require(value is None or 0.0 < value < math.inf, field, value, "above 0 and finite")
+        percentage = self.rollout_percentage
+        _require(0 <= percentage <= 100, "rollout_percentage", percentage, "0 to 100")
         _require(bool(self.sites), "sites", self.sites, "'auto' or patterns of site names")
+        if self.grafting != "linear" or self.grafting_options:
+            # Imported here, because kasmina brings torch, for which `--help` must not wait.
+            from kasmina import GraftingRecipe
+
+            GraftingRecipe(self.grafting, self.grafting_options)
         steps = self.trial_steps
         _require(
             bool(steps) and all(s >= 1 for s in steps) and list(steps) == sorted(set(steps)),
@@ -106,6 +142,11 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             self.schedule,
             "entries whose epoch is 1 or later",
         )
+
+    @property
+    def grows(self) -> bool:
+        """Whether anything may grow: not when held or disabled."""
+        return self.enabled and self.policy != "hold"
 
 
 def _require(condition: bool, field: str, value: object, allowed: str) -> None:

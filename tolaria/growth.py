@@ -1,130 +1,116 @@
-"""Growth: the long work that decisions rest on, done between epochs and outside the boundary."""
+"""Growth: the long work around a boundary, which decisions rest on and which they call for."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
-import torch
 from torch import nn
 
-from kasmina import (
-    Executor,
-    RaceRules,
-    Shadow,
-    Site,
-    Survey,
-    Task,
-    choose,
-    copy_module,
-    count_flops,
-    isolated_rng,
-    live_untouched,
-    survey,
-)
+from kasmina import Executor, RaceRules, Task, compiled_modules, prewarm
 from kasmina.guard import attempt, describe
-from leyline import ConfigError, SeedReport, Stage, TrialError
+from leyline import SeedReport, Stage, TrialError
 from tolaria.batch_source import BatchSource
+from tolaria.boundary import StageTimer
 from tolaria.config import EsperConfig
+from tolaria.flop_count import FlopCount
+from tolaria.gather import Gatherer
+from tolaria.grafting import grafting_recipe
 from tolaria.learning_rate import UnifiedLRController
+from tolaria.session import Session
+from tolaria.site_search import SiteSearch
 
 _LOG = logging.getLogger("esper")
+_CHANGING: Final = (
+    Stage.TRAINING,
+    Stage.GRAFTING,
+    Stage.STABILIZATION,
+    Stage.EVALUATING,
+    Stage.FINE_TUNING,
+)
+"""Stages in which a boundary may give a seed its parameter group or take it away."""
+Fault = Callable[[str, str, str], None]
+"""Told where something failed, what, and what was done."""
 
 
 class Growth:
-    """Finds sites, runs races and counterfactuals, proves blueprints, and counts what it cost."""
+    """Finds sites, runs races and counterfactuals before a boundary; proves and compiles after."""
 
     def __init__(
         self,
         model: nn.Module,
         executor: Executor,
         rates: UnifiedLRController,
+        gatherer: Gatherer,
         task: Task,
         source: BatchSource,
         config: EsperConfig,
         example: tuple[Any, ...] | None,
+        fault: Fault,
     ):
         self._model = model
         self._executor = executor
         self._rates = rates
+        self._gatherer = gatherer
         self._task = task
         self._source = source
         self._config = config
-        self._rules = RaceRules(config.trial_steps, config.trial_keep)
-        self.example = example
-        """Positional arguments of the model's forward, for exports; None if it never was called."""
-        self.trial_flops = 0
-        self._step_flops: tuple[frozenset[str], int] | None = None
+        self._fault = fault
+        self._is_surveyed = False
+        self._rules = RaceRules(
+            config.trial_steps,
+            config.trial_keep,
+            max_shared_size_bytes=config.max_shared_size_bytes,
+        )
+        executor.grounds.restrict(config.blueprints)
+        executor.graft_by(grafting_recipe(config))
+        self.search = SiteSearch(model, executor, task, source, config, example)
+        self.flops = FlopCount(executor, task, source)
 
-    def find_sites(self) -> None:
-        """Find the sites by a dry run on a copy, and keep those that the config asks for.
+    # --- before the boundary -----------------------------------------------------------------
 
-        Raises:
-            SiteError, ConfigError: the config or the schedule names a site that there is not.
+    def measure(
+        self, session: Session, timer: StageTimer, *, epoch: int, num_steps: int, ready: bool
+    ) -> None:
+        """Measure what the coming decision needs.
+
+        Args:
+            num_steps: training steps since the last boundary.
+            ready: whether there will be a decision.
         """
-        try:
-            with live_untouched(self._model):
-                found = self._survey()
-        except TrialError as error:
-            self._executor.trials_waived = str(error)
-            _LOG.warning("growth finds no sites: %s", error)
-            return
-        self.open_sites(choose(found.sites, self._config.sites))
+        if not self._is_surveyed:
+            with timer.stage("survey"):
+                if not self._executor.grounds.sites:
+                    self.search.find(session, epoch)
+                self._gatherer.survey_done()
+            self._is_surveyed = True
+        if ready:
+            with timer.stage("race"):
+                waived = self._race()
+            if waived is not None:
+                what = "candidates are given up; planted seeds skip trials"
+                self._fault("race", waived, what)
+            for seed, fault in self._executor.trial_faults().items():
+                self._fault(f"trial of {seed}", fault, "it leaves the race")
+            with timer.stage("counterfactual"):
+                self._measure_counterfactuals()
+        with timer.stage("flops"):
+            self.flops.add_steps(num_steps)
+        if self._executor.table.in_stage(*_CHANGING):
+            with timer.stage("schedulers"):
+                self._rates.find_schedulers()
 
-    def _survey(self) -> Survey:
-        if self.example is not None:
-            arguments = self.example
-            host = copy_module(self._model)
-            found = attempt(lambda: survey(host, lambda copied: copied(*arguments)))
-            if isinstance(found, Exception):
-                raise ConfigError(
-                    f"example: {type(self._model).__name__} cannot be called with it: "
-                    f"{describe(found)}; give the positional arguments of one forward call, "
-                    "as a tuple"
-                ) from found
-            return found
-        batch, task = self._source.example(), self._task
-        if batch is None:
-            raise TrialError("no example of a forward call is known; give example= or data=")
-        host = task.copy()
-        with task.context():
-            found = attempt(lambda: survey(host, lambda copied: task.dry_run(copied, batch)))
-        if isinstance(found, TrialError):
-            raise found
-        if isinstance(found, Exception):
-            raise TrialError(f"no trial: the loss fails on a copy: {describe(found)}") from found
-        self.example = found.example
-        return found
-
-    def open_sites(self, sites: list[Site]) -> None:
-        """Give the executor its sites and check the schedule against them."""
-        self._executor.grounds.open(sites)
-        known = {site.name: site for site in sites}
-        for epoch, name, blueprint in self._config.schedule:
-            if name not in known:
-                raise ConfigError(
-                    f"schedule: epoch {epoch} plants at {name!r}, which is not a site; "
-                    f"sites are {', '.join(known) or 'none'}"
-                )
-            if not known[name].accepts(blueprint):
-                raise ConfigError(
-                    f"schedule: blueprint {blueprint!r} does not fit {name!r} of shape "
-                    f"{tuple(known[name].shape)}; choose another blueprint or site"
-                )
-
-    def race(self) -> str | None:
-        """Run the trials of all seeds in TRAINING, if there are any.
-
-        Returns:
-            Why no trial can be run here, or None.
-        """
+    def _race(self) -> str | None:
+        """Run the trials of all seeds in TRAINING; returns why none can be run here, or None."""
         if not self._executor.table.in_stage(Stage.TRAINING):
             return None
         if self._executor.trials_waived is not None or self._source.awaits_held_out():
             return None
         recipe = self._rates.recipe(self._config.trial_learning_rate)
         try:
-            self.trial_flops += self._executor.race(
+            self.flops.trials += self._executor.race(
                 self._task,
                 self._source.train_batches(),
                 self._source.held_out_batches(),
@@ -134,9 +120,10 @@ class Growth:
         except TrialError as error:
             self._executor.trials_waived = str(error)
             return str(error)
+        _LOG.debug("race: %s", self._executor.nursery.race_report)
         return None
 
-    def measure_counterfactuals(self) -> None:
+    def _measure_counterfactuals(self) -> None:
         """Measure every seed in EVALUATING on the held-out batches of this epoch."""
         if not self._executor.table.in_stage(Stage.EVALUATING):
             return
@@ -145,35 +132,37 @@ class Growth:
         if isinstance(outcome, Exception):
             _LOG.warning("no counterfactual: %s", describe(outcome))
 
-    def prove(self, epoch: int) -> list[SeedReport]:
-        """Prove what was germinated."""
-        reports = self._executor.prove(epoch)
+    # --- after the boundary ------------------------------------------------------------------
+
+    def follow_up(
+        self, reports: Sequence[SeedReport], timer: StageTimer, epoch: int
+    ) -> list[SeedReport]:
+        """Prove what was germinated, compile what was grafted, and ask for the batches needed."""
+        with timer.stage("germination"):
+            proofs = self._executor.prove(epoch)
+        for proof in proofs:
+            if proof.now == Stage.CANCELLED:
+                where = f"{proof.blueprint} at {proof.site}"
+                self._fault(where, proof.cause, "it is cancelled")
+        grafted = [r for r in reports if r.now == Stage.GRAFTING and not r.refused]
+        if grafted and any(compiled_modules(self._model)):
+            with timer.stage("prewarm"):
+                self._prewarm(grafted)
         self.resume_wants()
-        return reports
+        return proofs
+
+    def _prewarm(self, grafted: Sequence[SeedReport]) -> None:
+        batch = self._source.example()
+        for report in grafted if batch is not None else ():
+            seed = self._executor.like(report.seed)
+            action = partial(prewarm, self._model, self._task, batch, report.site, seed)
+            outcome = attempt(action)
+            if isinstance(outcome, Exception):
+                what = "its first steps compile instead"
+                _LOG.warning("%s is not prewarmed (%s); %s", report.seed, describe(outcome), what)
 
     def resume_wants(self) -> None:
         """Say what the coming epoch's batches are needed for."""
         training = bool(self._executor.table.in_stage(Stage.TRAINING))
         settling = bool(self._executor.table.in_stage(Stage.STABILIZATION, Stage.EVALUATING))
         self._source.want(train=training, held_out=training or settling)
-
-    def step_flops(self) -> int:
-        """FLOPs of one training step of the live model as it is, counted on a copy."""
-        batch = self._source.example()
-        structure = frozenset(self._executor.live_seeds())
-        if batch is None or self._executor.trials_waived is not None:
-            return 0
-        if self._step_flops is None or self._step_flops[0] != structure:
-            counted = attempt(lambda: self._count(batch))
-            if isinstance(counted, Exception):
-                _LOG.warning("FLOPs are not counted: %s", describe(counted))
-                counted = 0
-            self._step_flops = (structure, counted)
-        return self._step_flops[1]
-
-    def _count(self, batch: Any) -> int:
-        shadow = Shadow(self._task)
-        shadow.model.requires_grad_(True)
-        shadow.mode(training=True)
-        with isolated_rng(0):
-            return count_flops(lambda: torch.autograd.backward(shadow.loss(batch)))

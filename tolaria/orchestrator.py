@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -24,33 +23,21 @@ from leyline import (
     RunError,
     RunStarted,
     SeedReport,
-    Stage,
     StepMetrics,
 )
 from oona import BusStatistics
 from tamiyo import Controller
-from tolaria import plain_loop, resume
+from tolaria import plain_loop, resume, rollout
 from tolaria.batch_source import BatchSource, GivenBatches
 from tolaria.boundary import Boundary, BoundaryReport, Outcome, StageTimer
-from tolaria.config import EsperConfig, load_config
+from tolaria.config import EsperConfig
 from tolaria.field_reports import field_reports
 from tolaria.gather import Gatherer, check_monitor, numbers_of
 from tolaria.growth import Growth
 from tolaria.learning_rate import UnifiedLRController, refuse_unfit
-from tolaria.plain_loop import refuse_seeds
 from tolaria.policies import build_policy
 from tolaria.recovery import LossWatch, Recovery
 from tolaria.session import Session
-
-_LOG = logging.getLogger("esper")
-_CHANGING: Final = (
-    Stage.TRAINING,
-    Stage.GRAFTING,
-    Stage.STABILIZATION,
-    Stage.EVALUATING,
-    Stage.FINE_TUNING,
-)
-"""Stages in which a boundary may give a seed its parameter group or take it away."""
 
 
 class Orchestrator:
@@ -73,7 +60,7 @@ class Orchestrator:
         self.model = model
         self.config = config
         self.session = session
-        if config.policy != "hold":
+        if config.grows:
             refuse_unfit(optimizers)
         self.epoch = 0
         """Epochs whose boundary has passed."""
@@ -82,33 +69,21 @@ class Orchestrator:
         self.committed_epoch = -1
         """The epoch of the last checkpoint that was tried."""
         self.num_epochs = num_epochs
-        self.training_flops = 0
-        """FLOPs of the live run so far, counted per step on a copy; 0 while growth is off."""
-        self.host_step_flops = 0
-        """FLOPs of one step before anything had grown; 0 until it is counted."""
-        self.executor = Executor(model, rng_seed=config.rng_seed)
+        self.executor = Executor(model, rng_seed=config.rng_seed, records=session.seed_records)
         self.rates = UnifiedLRController(
             model, optimizers, schedulers, seed_factor=config.seed_learning_rate_factor
         )
-        self.growth = Growth(model, self.executor, self.rates, task, source, config, example)
         self.controller = Controller(build_policy(config), clock_s)
         self.recovery = Recovery(model, optimizers, self.executor, config.embargo_epochs)
         self.gatherer = Gatherer(
             self.executor, run_id=session.run.run_id, param_budget=config.param_budget
         )
-        self.boundary = Boundary(
-            model,
-            self.executor,
-            self.rates,
-            self.gatherer,
-            self.controller,
-            session.record,
-            config.embargo_epochs,
-        )
-        self._holds = config.policy == "hold"
+        parts = (model, self.executor, self.rates, self.gatherer)
+        self.growth = Growth(*parts, task, source, config, example, self._fault)
+        self.boundary = Boundary(*parts, self.controller, session.record, config.embargo_epochs)
         self._owns_checkpoints = False
         self._closed = False
-        self._surveyed = False
+        self._num_faults = 0
         self._steps_this_epoch = 0
         self._losses = LossWatch()
         self._clock_s = clock_s
@@ -132,6 +107,7 @@ class Orchestrator:
             model: the host; any module.
             optimizer: the one that trains it.
             config: a path, a mapping or an EsperConfig; `overrides` are single fields of it.
+                `sites` may also be a function from the list of sites found to those to use.
             example: the positional arguments of one forward call, as a tuple (or one tensor).
             loss_fn: `loss_fn(model, batch) -> loss`, for trials.
             data: training and held-out batches, as a pair or a mapping with the keys `train` and
@@ -143,8 +119,8 @@ class Orchestrator:
             ConfigError, RunError, BusError: a setting or an argument, the run directory or the
                 URL is not right.
         """
-        resolved = load_config(config, overrides)
-        plain_loop.check(model, optimizer, grows=resolved.policy != "hold")
+        resolved, site_filter = rollout.resolve(config, overrides)
+        plain_loop.check(model, optimizer, grows=resolved.grows)
         source = GivenBatches(data, resolved.max_kept_batches, resolved.max_kept_size_bytes)
         arguments = plain_loop.arguments_of(example)
         session = Session.open(resolved)
@@ -160,6 +136,7 @@ class Orchestrator:
                 example=arguments,
             )
             orchestrator.executor.trials_waived = plain_loop.what_trials_lack(loss_fn, data)
+            orchestrator.growth.search.site_filter = site_filter
             orchestrator._owns_checkpoints = resolved.checkpoint
             orchestrator.start(resumed=False)
         except BaseException:
@@ -173,9 +150,10 @@ class Orchestrator:
         Raises:
             ConfigError: the model carries seeds that this run knows nothing of.
         """
+        self.executor.table.adopt()
         strange = [s for s in attached_seeds(self.model) if s not in self.executor.table]
-        if not self._holds:
-            refuse_seeds(strange, type(self.model).__name__)
+        if self.config.grows:
+            plain_loop.refuse_seeds(strange, type(self.model).__name__)
         # An optimizer may still have the groups of seeds that were taken off since.
         self.rates.reconcile(self.executor.live_seeds(), self.executor.take_moments)
         self.session.record(
@@ -217,7 +195,8 @@ class Orchestrator:
             self.session.record(StepMetrics(step=self.step, loss=value))
         elif value is not None:
             self._recover(value, batch)
-        self.executor.after_step(value)
+        for seed, fault in self.executor.after_step(value).items():
+            self._fault(f"graft of {seed}", fault, "its alpha stays until it is taken out")
         self.rates.follow()
 
     def epoch_boundary(self, metrics: Mapping[str, Any], *, whole: bool = True) -> BoundaryReport:
@@ -238,23 +217,26 @@ class Orchestrator:
         self.epoch += 1
         outside = StageTimer(self._clock_s, self._carried_ms)
         self._carried_ms = {}
+        for seed, fault in self.executor.take_faults().items():
+            self._fault(f"seed {seed}", fault, "it is out; the host goes on without it")
         ready = self.boundary.ready()
-        if not self._holds:
-            self._measure(outside, ready=ready)
+        if self.config.grows:
+            self.growth.measure(
+                self.session,
+                outside,
+                epoch=self.epoch,
+                num_steps=self._steps_this_epoch,
+                ready=ready,
+            )
         with outside.stage("snapshot"):
             self.recovery.take(self.epoch, self.step)
         inside = StageTimer(self._clock_s)
         outcome = self._commit(numbers, inside) if ready else self.boundary.held(self.epoch)
         reports = list(outcome.reports)
-        if not self._holds:
-            with outside.stage("germination"):
-                proofs = self.growth.prove(self.epoch)
-            for proof in proofs:
-                if proof.now == Stage.CANCELLED:
-                    self._fault(
-                        f"{proof.blueprint} at {proof.site}", proof.cause, "it is cancelled"
-                    )
-            reports += proofs
+        if self.config.grows:
+            reports += self.growth.follow_up(reports, outside, self.epoch)
+        for fault in self.executor.lifecycle.take_callback_faults():
+            self._fault("transition callback", fault, "the transition stands")
         for event in self._events(outcome.decision, reports, numbers):
             self.session.record(event)
         self.executor.ramp_steps = max(1, self._steps_this_epoch * self.config.ramp_epochs)
@@ -316,31 +298,6 @@ class Orchestrator:
 
     # --- parts of a boundary -----------------------------------------------------------------
 
-    def _measure(self, timer: StageTimer, *, ready: bool) -> None:
-        if not self._surveyed:
-            with timer.stage("survey"):
-                if not self.executor.grounds.sites:
-                    self.growth.find_sites()
-                self.gatherer.survey_done()
-            self._surveyed = True
-        if ready:
-            with timer.stage("race"):
-                waived = self.growth.race()
-                if waived is not None:
-                    what = "candidates are given up; planted seeds skip trials"
-                    self._fault("race", waived, what)
-            for seed, fault in self.executor.trial_faults().items():
-                self._fault(f"trial of {seed}", fault, "it leaves the race")
-            with timer.stage("counterfactual"):
-                self.growth.measure_counterfactuals()
-        with timer.stage("flops"):
-            step_flops = self.growth.step_flops()
-            self.training_flops += self._steps_this_epoch * step_flops
-            self.host_step_flops = self.host_step_flops or step_flops
-        if self.executor.table.in_stage(*_CHANGING):
-            with timer.stage("schedulers"):
-                self.rates.find_schedulers()
-
     def _commit(self, numbers: Mapping[str, float], timer: StageTimer) -> Outcome:
         outcome = self.boundary.commit(
             numbers,
@@ -363,6 +320,7 @@ class Orchestrator:
     def _events(
         self, decision: Decision, reports: list[SeedReport], numbers: Mapping[str, float]
     ) -> list[Event]:
+        events: list[Event] = [decision, *reports, *field_reports(self.executor.table, reports)]
         summed_up = EpochMetrics(
             epoch=self.epoch,
             num_epochs=self.num_epochs,
@@ -371,7 +329,11 @@ class Orchestrator:
             parameters=self.host_parameters() + self.executor.grown_parameters(),
             stages=self.executor.table.num_by_stage(),
         )
-        return [decision, *reports, *field_reports(self.executor.table, reports), summed_up]
+        events.append(summed_up)
+        if self.config.grows:
+            events.append(self.executor.lifecycle.take_metrics(self.epoch, self._num_faults))
+        self._num_faults = 0
+        return events
 
     def _recover(self, loss: float, batch: Any) -> None:
         lost = self.step - self.recovery.snapshot.step
@@ -388,6 +350,7 @@ class Orchestrator:
             self.session.record(report)
 
     def _fault(self, where: str, what: str, action: str) -> None:
+        self._num_faults += 1
         self.session.record(
             Fault(epoch=self.epoch, step=self.step, where=where, what=what, action=action)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from kasmina.slots.slot import attached_seeds
 from leyline import ConfigError
 from tolaria.learning_rate import refuse_unfit
+
+_LOG = logging.getLogger("esper")
 
 
 def check(model: Any, optimizer: Any, *, grows: bool) -> None:
@@ -25,6 +28,12 @@ def check(model: Any, optimizer: Any, *, grows: bool) -> None:
         return
     refuse_unfit([optimizer])
     refuse_seeds(list(attached_seeds(model)), type(model).__name__)
+    if is_frozen(model):
+        _LOG.info(
+            "no parameter of %s takes a gradient, so while no seed is blended in its loss has no "
+            "graph: call loss.backward() only if loss.requires_grad",
+            type(model).__name__,
+        )
     own = {id(parameter) for parameter in model.parameters()}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise ConfigError(
@@ -39,6 +48,12 @@ def check(model: Any, optimizer: Any, *, grows: bool) -> None:
                 f"{num_processes} processes train together, in which parameters added by one "
                 "would silently diverge; train in one process, or set policy='hold'"
             )
+
+
+def is_frozen(model: nn.Module) -> bool:
+    """Whether no parameter of the host takes a gradient; its seeds may."""
+    grown = {id(p) for _, _, seed in attached_seeds(model).values() for p in seed.parameters()}
+    return not any(p.requires_grad for p in model.parameters() if id(p) not in grown)
 
 
 def refuse_seeds(seeds: list[str], model: str) -> None:

@@ -16,7 +16,7 @@ from tolaria.config import EsperConfig
 def build_policy(config: EsperConfig) -> Policy:
     """Build the policy named in a config; the config has checked the name."""
     settling = SettlingRules(veto=config.veto, embargo_epochs=config.embargo_epochs)
-    if config.policy == "hold":
+    if not config.grows:
         return HoldPolicy()
     if config.policy == "schedule":
         return SchedulePolicy(config.schedule, settling)

@@ -24,16 +24,14 @@ def growth_state(orchestrator: Orchestrator) -> dict[str, Any]:
         "journal_position": orchestrator.session.recorder.position,
         "epoch": orchestrator.epoch,
         "step": orchestrator.step,
-        "training_flops": orchestrator.training_flops,
-        "trial_flops": orchestrator.growth.trial_flops,
+        "flops": orchestrator.growth.flops.state_dict(),
         "executor": orchestrator.executor.state_dict(),
         "controller": orchestrator.controller.state_dict(),
         "boundary": orchestrator.boundary.state_dict(),
         "schema_id": orchestrator.gatherer.schema_id,
         "groups": orchestrator.rates.group_order(),
         "sites": [site.to_dict() for site in orchestrator.executor.grounds.sites],
-        "example": _small(orchestrator.growth.example),
-        "host_step_flops": orchestrator.host_step_flops,
+        "example": _small(orchestrator.growth.search.example),
         "rng": rng_state.capture(),
     }
 
@@ -71,10 +69,8 @@ def restore_growth(orchestrator: Orchestrator, state: Mapping[str, Any], *, rng:
     orchestrator.gatherer.schema_id = state["schema_id"]
     orchestrator.rates.regroup(orchestrator.executor.live_seeds(), state["groups"])
     orchestrator.epoch, orchestrator.step = state["epoch"], state["step"]
-    orchestrator.training_flops = state["training_flops"]
-    orchestrator.growth.trial_flops = state["trial_flops"]
-    orchestrator.growth.example = tuple(state["example"]) or None
-    orchestrator.host_step_flops = state["host_step_flops"]
+    orchestrator.growth.flops.load_state_dict(state["flops"])
+    orchestrator.growth.search.example = tuple(state["example"]) or None
     orchestrator.growth.resume_wants()
     recorder = orchestrator.session.recorder
     if state["run_id"] == recorder.run_id:

@@ -14,6 +14,7 @@ from oona import Bus, BusStatistics, check_url
 from tolaria.config import EsperConfig
 from tolaria.disk.checkpoint import CheckpointStore
 from tolaria.disk.run import RunDirectory
+from tolaria.disk.seed_records import FILE_NAME, SeedRecords
 from tolaria.recorder import Recorder
 from tolaria.show import report
 
@@ -28,6 +29,9 @@ class Session:
         self.bus = bus
         self._store = CheckpointStore(run.checkpoints, keep=config.keep_checkpoints)
         self.recorder = Recorder(run.journal, bus, run.run_id)
+        wanted = config.seed_checkpoints and config.grows
+        self.seed_records = SeedRecords(run.path / FILE_NAME) if wanted else None
+        """Where seeds' records go; None leaves them in memory."""
         self._checkpoints_on = config.checkpoint
         self._closed = False
 
@@ -81,6 +85,7 @@ class Session:
         """Let go of everything without a word: the run never began."""
         self._closed = True
         self.recorder.close()
+        self._close_records()
         self.bus.close()
         self.run.close()
 
@@ -97,6 +102,7 @@ class Session:
             held.callback(self.run.close)
             held.callback(self.bus.close)
             held.callback(self.recorder.close)
+            held.callback(self._close_records)
             self.record(ended)
             try:
                 report.write(self.recorder.view, self.run.report)
@@ -104,6 +110,10 @@ class Session:
                 _LOG.warning("the report could not be written to %s: %s", self.run.report, error)
             self.recorder.sync()
         return self.bus.statistics()
+
+    def _close_records(self) -> None:
+        if self.seed_records is not None:
+            self.seed_records.close()
 
 
 def _create(path: Path | None) -> RunDirectory:

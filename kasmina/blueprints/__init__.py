@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from kasmina.blueprints.built_in import BUILT_IN
-from kasmina.blueprints.registry import Blueprint as Blueprint
+from kasmina.blueprints.cost import Cost as Cost
+from kasmina.blueprints.definition import Blueprint as Blueprint
+from kasmina.blueprints.definition import Factory, ShapePredicate, accept_all
 from kasmina.blueprints.registry import Catalogue as Catalogue
-from kasmina.blueprints.registry import Factory, ShapePredicate, accept_all
+from kasmina.blueprints.risk import Risk as Risk
 
-catalogue: Final = Catalogue()
+_Factory = TypeVar("_Factory", bound=Factory)
+
+ENTRY_POINT_GROUP: Final = "esper.blueprints"
+"""Where installed packages offer blueprints: `name = "package.module:factory"`."""
+
+catalogue: Final = Catalogue(ENTRY_POINT_GROUP)
 for _blueprint in BUILT_IN:
     catalogue.register(_blueprint)
 
 
-def register(name: str, factory: Factory, *, accepts: ShapePredicate = accept_all) -> None:
+def register(
+    name: str,
+    factory: Factory,
+    *,
+    accepts: ShapePredicate = accept_all,
+    risk: Risk = Risk.HIGH,
+) -> None:
     """Add a blueprint of your own under a name that configs and schedules can use.
 
     Args:
@@ -24,8 +38,26 @@ def register(name: str, factory: Factory, *, accepts: ShapePredicate = accept_al
             with any batch size, to one of the same shape and dtype. Its output should be 0 at
             birth, as a zero last layer gives.
         accepts: answers whether it fits a SiteShape.
+        risk: how closely the guard watches it; what is declared below HIGH runs faster, and must
+            then leave its input, hooks and global random streams alone.
 
     Raises:
         BlueprintError: the name is a built-in one or not an identifier.
     """
-    catalogue.register(Blueprint(name, factory, accepts))
+    catalogue.register(Blueprint(name, factory, accepts, risk))
+
+
+def blueprint(
+    name: str, *, accepts: ShapePredicate = accept_all, risk: Risk = Risk.HIGH
+) -> Callable[[_Factory], _Factory]:
+    """Register the factory below; arguments and errors are those of `register`.
+
+    Returns:
+        A decorator that gives the factory back as it was.
+    """
+
+    def decorate(factory: _Factory) -> _Factory:
+        register(name, factory, accepts=accepts, risk=risk)
+        return factory
+
+    return decorate

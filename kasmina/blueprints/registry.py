@@ -1,63 +1,30 @@
-"""Blueprints by name: a factory that builds a module for a site, and a predicate for its shape."""
+"""The catalogue: blueprints by name, those of installed plug-ins among them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
 
-import torch
-from torch import nn
-
-from kasmina.guard import attempt, describe
-from kasmina.rng import isolated_rng
-from kasmina.sites.shape import SiteShape
+from kasmina.blueprints.definition import Blueprint
+from kasmina.blueprints.plug_ins import PlugIn, plug_ins
 from leyline import BlueprintError
 
-Factory = Callable[[SiteShape], nn.Module]
-ShapePredicate = Callable[[SiteShape], bool]
-
-
-@dataclass(frozen=True)
-class Blueprint:
-    """A kind of module that a seed can become."""
-
-    name: str
-    factory: Factory
-    """Builds a module that maps a tensor of the site's shape to one of the same shape."""
-    accepts: ShapePredicate
-    built_in: bool = False
-
-    def build(self, shape: SiteShape, rng_seed: int) -> nn.Module:
-        """Build on the CPU with its own random stream; the global one does not move."""
-        with isolated_rng(rng_seed):
-            return self.factory(shape)
-
-    def num_parameters(self, shape: SiteShape) -> int:
-        """Parameters it would add at a site of this shape, counted without allocating them.
-
-        Raises:
-            BlueprintError: the factory fails.
-        """
-        module = attempt(lambda: self._build_on_meta(shape))
-        if isinstance(module, Exception):  # some initialisers need real tensors
-            module = attempt(lambda: self.build(shape, rng_seed=0))
-        if isinstance(module, Exception):
-            raise BlueprintError(
-                f"blueprint {self.name!r} cannot be built for a site of shape {tuple(shape)}: "
-                f"{describe(module)}; mend its factory, or let accepts= refuse this shape"
-            ) from module
-        return sum(parameter.numel() for parameter in module.parameters())
-
-    def _build_on_meta(self, shape: SiteShape) -> nn.Module:
-        with isolated_rng(0), torch.device("meta"):
-            return self.factory(shape)
+_LOG = logging.getLogger("esper")
 
 
 class Catalogue:
-    """The blueprints a run may use, in order of registration."""
+    """The blueprints a run may use, in order of registration.
 
-    def __init__(self) -> None:
+    Args:
+        entry_point_group: where plug-ins are looked for, once, when a name that is not there or
+            the whole list is first asked for. One that cannot be used is named in the log and left
+            out.
+    """
+
+    def __init__(self, entry_point_group: str | None = None) -> None:
         self._blueprints: dict[str, Blueprint] = {}
+        self._group = entry_point_group
+        self._broken: dict[str, str] = {}
 
     def register(self, blueprint: Blueprint) -> None:
         """Add a blueprint; a user's own may be replaced, a built-in one may not."""
@@ -67,29 +34,46 @@ class Catalogue:
                 f"blueprint {blueprint.name!r} is built in and cannot be replaced; "
                 "register yours under another name"
             )
-        if not blueprint.name.isidentifier():
-            raise BlueprintError(
-                f"blueprint name {blueprint.name!r} is not allowed; "
-                "use letters, digits and underscores, starting with a letter"
-            )
         self._blueprints[blueprint.name] = blueprint
 
     def __getitem__(self, name: str) -> Blueprint:
-        try:
+        if name not in self._blueprints:
+            self._load_plug_ins()
+        if name in self._blueprints:
             return self._blueprints[name]
-        except KeyError:
-            known = ", ".join(self._blueprints)
-            raise BlueprintError(
-                f"blueprint {name!r} is not registered; known are {known}; "
-                "add your own with kasmina.register(name, factory)"
-            ) from None
+        if name in self._broken:
+            raise BlueprintError(f"blueprint {name!r} is not to be had: {self._broken[name]}")
+        known = ", ".join(self._blueprints)
+        raise BlueprintError(
+            f"blueprint {name!r} is not registered; known are {known}; "
+            "add your own with kasmina.register(name, factory)"
+        )
 
     @property
     def by_name(self) -> Mapping[str, Blueprint]:
         """All blueprints, in order of registration."""
+        self._load_plug_ins()
         return dict(self._blueprints)
 
+    def _load_plug_ins(self) -> None:
+        # Cleared first: a plug-in may ask the catalogue for a blueprint while it is imported.
+        group, self._group = self._group, None
+        for plug_in in plug_ins(group) if group is not None else ():
+            fault = plug_in.fault or self._refusal(plug_in)
+            if fault:
+                self._broken[plug_in.name] = f"{plug_in.origin}: {fault}; mend or uninstall it"
+                _LOG.warning("blueprint left out: %s", self._broken[plug_in.name])
 
-def accept_all(shape: SiteShape) -> bool:
-    """The predicate of a blueprint that fits every floating site."""
-    return True
+    def _refusal(self, plug_in: PlugIn) -> str:
+        """Register what a plug-in gave; why not, or nothing."""
+        try:
+            blueprint = plug_in.as_blueprint()
+            held = None if blueprint is None else self._blueprints.get(blueprint.name)
+            if blueprint is None or (held is not None and held.factory is blueprint.factory):
+                return ""  # a decorator in its module has registered it
+            if held is not None:
+                return f"the name {held.name!r} is taken"
+            self.register(blueprint)
+        except BlueprintError as error:
+            return str(error)
+        return ""

@@ -14,6 +14,15 @@ class Reports:
         self._table = table
         self._grounds = grounds
 
+    def numbers(self, site: str, blueprint: str) -> tuple[int, int]:
+        """The numbers under which the table knows a site and a blueprint.
+
+        Raises:
+            SiteError, BlueprintError: one of them is not known here.
+        """
+        self._grounds.size(site, blueprint)
+        return self._grounds.site_index(site), self._grounds.blueprint_index(blueprint)
+
     def made(self, seed: str, was: Stage, epoch: int, cause: str) -> SeedReport:
         """A transition that has just been made."""
         numbers = self._table.get(seed, "site"), self._table.get(seed, "blueprint")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kasmina.blueprints import catalogue
+from kasmina.blueprints import Cost, catalogue
 from kasmina.sites.site import Site
 from leyline import Candidate, SiteError, SiteInfo
 
@@ -14,28 +14,44 @@ class Grounds:
 
     def __init__(self) -> None:
         self._sites: dict[str, Site] = {}
+        self._numbers: dict[str, int] = {}
+        self._in_order: tuple[Site, ...] = ()
         self._blueprints: list[str] = list(catalogue.by_name)
-        self._sizes: dict[tuple[str, str], int] = {}
+        self._costs: dict[tuple[str, str], Cost] = {}
+        self._raced: frozenset[str] | None = None
+
+    def restrict(self, blueprints: Sequence[str]) -> None:
+        """Let none but these blueprints race; an empty list lets all. Schedules may use any.
+
+        Raises:
+            BlueprintError: there is no such blueprint.
+        """
+        self._raced = frozenset(catalogue[name].name for name in blueprints) or None
 
     def open(self, sites: Sequence[Site]) -> None:
         """Say where seeds may be planted; until then there is nowhere.
 
-        Sizes are counted here, because building a blueprint to count it does not fit into a
-        boundary.
+        Costs are counted here, because building a blueprint to count it does not fit into a
+        boundary; sites of one shape share the count.
         """
         self._sites = {site.name: site for site in sites}
+        self._numbers = {name: number for number, name in enumerate(self._sites)}
+        self._in_order = tuple(self._sites.values())
         self._blueprints += [name for name in catalogue.by_name if name not in self._blueprints]
-        self._sizes = {
-            (site.name, name): site.num_parameters(name)
-            for site in sites
-            for name in self._blueprints
-            if site.accepts(name)
-        }
+        known: dict[tuple[str, str], Cost] = {}
+        self._costs = {}
+        for site in sites:
+            for name in self._blueprints:
+                if site.accepts(name):
+                    alike = name, repr(site.seed_shape.to_dict())
+                    if alike not in known:
+                        known[alike] = site.cost(name)
+                    self._costs[site.name, name] = known[alike]
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """The sites, in the order of their numbers."""
-        return tuple(self._sites.values())
+        return self._in_order
 
     @property
     def blueprints(self) -> tuple[str, ...]:
@@ -44,10 +60,16 @@ class Grounds:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """Every (site, blueprint) pair that fits, with the parameters it would add."""
+        """Every (site, blueprint) pair that fits and may race, with what it would add."""
         return tuple(
-            Candidate(site=site, blueprint=blueprint, parameters=size)
-            for (site, blueprint), size in self._sizes.items()
+            Candidate(
+                site=site,
+                blueprint=blueprint,
+                parameters=cost.num_parameters,
+                flops=cost.num_flops,
+            )
+            for (site, blueprint), cost in self._costs.items()
+            if self._raced is None or blueprint in self._raced
         )
 
     def site_infos(self) -> tuple[SiteInfo, ...]:
@@ -57,7 +79,8 @@ class Grounds:
                 name=site.name,
                 shape=tuple(site.shape),
                 channels=site.shape.channels,
-                accepts=tuple(b for s, b in self._sizes if s == site.name),
+                accepts=tuple(b for b in self._blueprints if (site.name, b) in self._costs),
+                num_chunks=site.num_chunks,
             )
             for site in self._sites.values()
         )
@@ -73,16 +96,16 @@ class Grounds:
         if site not in self._sites:
             known = ", ".join(self._sites) or "none"
             raise SiteError(f"{site!r} is not a site of this model; sites are {known}")
-        if (site, blueprint) not in self._sizes:
+        if (site, blueprint) not in self._costs:
             raise SiteError(
                 f"blueprint {blueprint!r} does not fit site {site!r} of shape "
                 f"{tuple(self._sites[site].shape)}; choose another blueprint or site"
             )
-        return self._sizes[site, blueprint]
+        return self._costs[site, blueprint].num_parameters
 
     def site_index(self, site: str) -> int:
         """The number of a site."""
-        return list(self._sites).index(site)
+        return self._numbers[site]
 
     def blueprint_index(self, blueprint: str) -> int:
         """The number of a blueprint."""
@@ -90,7 +113,7 @@ class Grounds:
 
     def at(self, site: int, blueprint: int) -> tuple[Site, str]:
         """The site and the blueprint of these numbers."""
-        return self.sites[site], self._blueprints[blueprint]
+        return self._in_order[site], self._blueprints[blueprint]
 
     def renumber(self, blueprints: Sequence[str]) -> None:
         """Number blueprints as a saved run did.

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FunctionType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 
 from leyline import TrialError
+
+_COMPILED: Final = frozenset({"_compiled_call_impl", "forward", "_torchdynamo_orig_callable"})
+"""What torch.compile leaves on a module; a copy has its own or none."""
 
 
 def way_to_live(model: nn.Module) -> str | None:
@@ -28,7 +31,11 @@ def way_to_live(model: nn.Module) -> str | None:
 
 
 def _functions_of(module: nn.Module) -> Iterator[tuple[str, FunctionType]]:
+    is_compiled = type(module).__module__.startswith("torch._dynamo.")
+    own = _COMPILED if is_compiled else {"_compiled_call_impl"}
     for where, value in module.__dict__.items():
+        if where in own:
+            continue
         values = value.values() if where.endswith("_hooks") and isinstance(value, dict) else [value]
         for each in values:
             if isinstance(each, FunctionType):

@@ -5,21 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from torch import nn
-
-_CHANNEL_FIRST_LEAVES = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.GroupNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-)
-
 
 class SiteShape(tuple[int, ...]):
     """A tuple of sizes, batch first, that also knows which axes mean what.
@@ -98,20 +83,3 @@ class SiteShape(tuple[int, ...]):
     def num_spatial(self) -> int:
         """Axes after the channels, 0 when the channels come last."""
         return len(self) - 2 if self.channels_first else 0
-
-
-def channel_axis_of(module: nn.Module, num_axes: int) -> int:
-    """The channel axis of a module's output with `num_axes` axes: 1 or -1."""
-    if num_axes <= 2:
-        return -1
-    if num_axes >= 4:
-        return 1 if not isinstance(module, nn.Linear | nn.LayerNorm) else -1
-    # Three axes are [B, C, L] after a convolution and [B, L, C] in a transformer; the last layer
-    # of a known kind inside decides for a block.
-    decided = -1
-    for leaf in module.modules():
-        if isinstance(leaf, _CHANNEL_FIRST_LEAVES):
-            decided = 1
-        elif isinstance(leaf, nn.Linear | nn.LayerNorm | nn.Embedding):
-            decided = -1
-    return decided

@@ -1,17 +1,15 @@
-"""A site: a submodule whose output a seed may extend; and the choice of those a run may use."""
+"""A site: a submodule whose output a seed may extend."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 
-from kasmina.blueprints import catalogue
+from kasmina.blueprints import Cost, catalogue
 from kasmina.sites.shape import SiteShape
-from leyline import SiteError
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Site:
     name: str
     """Dotted name of the submodule."""
     shape: SiteShape
-    """Shape of its output in the dry run, batch axis first."""
+    """Shape of its main output in the dry run."""
     dtype: torch.dtype
 
     num_chunks: int = 1
@@ -32,13 +30,18 @@ class Site:
         """The shape that one seed sees: that of the site, or of one chunk of it."""
         return self.shape if self.num_chunks == 1 else self.shape.chunk(self.num_chunks)
 
+    def divided(self, num_chunks: int) -> Self:
+        """The site cut into equal chunks of two channels or more, or as it is where it cannot."""
+        fits = self.shape.channels % num_chunks == 0 and self.shape.channels >= 2 * num_chunks
+        return replace(self, num_chunks=num_chunks) if fits else self
+
     def accepts(self, blueprint: str) -> bool:
         """Whether a blueprint fits here; an unknown name is a BlueprintError."""
         return bool(catalogue[blueprint].accepts(self.seed_shape))
 
-    def num_parameters(self, blueprint: str) -> int:
-        """Parameters that a blueprint would add here."""
-        return catalogue[blueprint].num_parameters(self.seed_shape)
+    def cost(self, blueprint: str) -> Cost:
+        """Parameters and forward FLOPs that a blueprint would add here."""
+        return catalogue[blueprint].cost(self.seed_shape)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` reads them."""
@@ -55,22 +58,3 @@ class Site:
         dtype = getattr(torch, values["dtype"].removeprefix("torch."))
         shape = SiteShape.from_dict(values["shape"])
         return cls(values["name"], shape, dtype, values["num_chunks"])
-
-
-def choose(sites: Sequence[Site], wanted: str | Sequence[str]) -> list[Site]:
-    """Keep the sites a config asks for: "auto" keeps all, else glob patterns on their names.
-
-    Raises:
-        SiteError: a pattern matches no site.
-    """
-    if wanted == "auto":
-        return list(sites)
-    patterns = [wanted] if isinstance(wanted, str) else list(wanted)
-    names = [site.name for site in sites]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise SiteError(
-                f"sites: {pattern!r} matches none of this model's sites; "
-                f"they are {', '.join(names) or 'none'}"
-            )
-    return [s for s in sites if any(fnmatch.fnmatchcase(s.name, p) for p in patterns)]

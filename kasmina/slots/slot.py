@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kasmina.sites.output import main_tensor, with_main
+from kasmina.slots.chunked import Roster
 from kasmina.slots.grafted_seed import GraftedSeed
 from leyline import SiteError
 
@@ -26,18 +27,19 @@ SLOT: Final = "esper"
 
 
 class Slot(nn.Module):
-    """The seeds of one site, applied one after another in order of grafting."""
+    """The seeds of one site, applied in order of grafting, those on chunks side by side."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.roster = Roster()
 
     def forward(self, output: Any) -> Any:
         """Pass the main tensor of the host's output through every seed."""
         host = main_tensor(output)
         assert host is not None, "the survey takes no site that returns no tensor"
         grown = host
-        for seed in self.seeds():
-            grown = seed(grown)
+        for turn in self.roster.turns:
+            grown = turn(grown)
         return output if grown is host else with_main(output, grown)
 
     def seeds(self) -> Iterator[GraftedSeed]:
@@ -175,6 +177,7 @@ def attach_seed(site: str, module: nn.Module, seed: GraftedSeed) -> None:
             ) from error
         module.add_module(SLOT, slot)
     slot.add_module(key, seed.train(module.training))
+    slot.roster.enrol(slot.seeds())
 
 
 def detach_seed(module: nn.Module, seed: GraftedSeed) -> None:
@@ -183,6 +186,7 @@ def detach_seed(module: nn.Module, seed: GraftedSeed) -> None:
     if slot is None or seed not in slot._modules.values():
         raise SiteError(f"seed {seed.seed!r} is not attached here; nothing was changed")
     del slot._modules[next(key for key, held in slot._modules.items() if held is seed)]
+    slot.roster.enrol(slot.seeds())
     if not slot._modules:
         module.__class__ = cast(Any, module)._esper_host_class
         del module._modules[SLOT]

@@ -8,16 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from kasmina.blueprints import catalogue
+from kasmina.blueprints import Risk, catalogue
 from kasmina.guard import attempt, describe, proof_fault
 from kasmina.rng import derive_rng_seed, isolated_rng
+from kasmina.settings import kept_settings
 from kasmina.sites.site import Site
+from kasmina.slots.chunked import graft
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.trials.race import RaceRules, cut, run_race
+from kasmina.trials.race_report import RaceReport
 from kasmina.trials.shadow import Shadow
 from kasmina.trials.task import Task
 from kasmina.trials.trial import OptimizerRecipe, Trial
-from leyline import TrialError
+from leyline import BlueprintError, TrialError
 
 
 class Nursery:
@@ -31,6 +34,8 @@ class Nursery:
         self._model = model
         self._rng_seed = rng_seed
         self._trials: dict[str, Trial] = {}
+        self.race_report: RaceReport | None = None
+        """What the last race cost, and which of its work was shared."""
 
     def birth_rng_seed(self, seed: str, blueprint: str, epoch: int) -> int:
         """The RNG seed that a seed germinated at this epoch is built from."""
@@ -39,10 +44,21 @@ class Nursery:
     def build(self, seed: str, site: Site, blueprint: str, epoch: int) -> GraftedSeed:
         """Build a seed's module on the device and in the dtype of its site, with alpha 0."""
         kind = catalogue[blueprint]
-        body = kind.build(site.seed_shape, self.birth_rng_seed(seed, blueprint, epoch))
+        rng_seed = self.birth_rng_seed(seed, blueprint, epoch)
+        with kept_settings() as changed:
+            body = kind.build(site.seed_shape, rng_seed)
+        if changed:
+            what = " and ".join(changed)
+            raise BlueprintError(f"the factory of {blueprint!r} changes {what}; mend it")
         chunk = int(seed.rpartition("/")[2]) % site.num_chunks, site.num_chunks
-        module = GraftedSeed(
-            body, seed=seed, blueprint=blueprint, shape=site.seed_shape, chunk=chunk
+        module = graft(
+            body,
+            seed=seed,
+            blueprint=blueprint,
+            shape=site.seed_shape,
+            chunk=chunk,
+            shielded=kind.risk is Risk.HIGH,
+            rng_seed=rng_seed,
         )
         like = self._parameter_near(site.name)
         if like is not None:
@@ -99,12 +115,13 @@ class Nursery:
             self._trials[seed] = trial
         pieces = cut(shadow, held_out)
         trials = list(self._trials.values())
-        flops = attempt(lambda: run_race(shadow, trials, train_batches, pieces, rules))
-        if isinstance(flops, TrialError):
-            raise flops
-        if isinstance(flops, Exception):
-            raise TrialError(f"no trial: the loss fails on a copy: {describe(flops)}") from flops
-        return flops
+        report = attempt(lambda: run_race(shadow, trials, train_batches, pieces, recipe, rules))
+        if isinstance(report, TrialError):
+            raise report
+        if isinstance(report, Exception):
+            raise TrialError(f"no trial: the loss fails on a copy: {describe(report)}") from report
+        self.race_report = report
+        return report.flops
 
     def trial(self, seed: str) -> Trial | None:
         """The trial of a seed in the last race, or None."""

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kasmina.guard import attempt
 from kasmina.rng import isolated_rng
 from kasmina.trials.batches import joined, pieces
-from kasmina.trials.flops import count_flops
-from kasmina.trials.shadow import HELD_OUT_RNG_SEED, Shadow
-from kasmina.trials.trial import Trial
+from kasmina.trials.flops import FlopLedger
+from kasmina.trials.race_report import RaceReport
+from kasmina.trials.shadow import HELD_OUT_RNG_SEED, Shadow, paired_gain
+from kasmina.trials.sharing import Sharing
+from kasmina.trials.trial import OptimizerRecipe, Trial
 
 HELD_OUT_PIECES = 32
 """Pieces that held-out batches are cut into, at least: pairs for the standard error."""
@@ -27,7 +30,13 @@ class RaceRules:
     rung_steps: tuple[int, ...] = (50, 200)
     """Steps each candidate has been trained for in all, at the end of each rung."""
     keep: int = 4
-    """Candidates that go on to the next rung."""
+    """Candidates that go on to the next rung, at most."""
+    clear_errors: float = 4.0
+    """Standard errors of the paired difference by which a clear winner leads; infinite: never."""
+    clear_share: float = 0.5
+    """Share of its gain below which the others must stay."""
+    max_shared_size_bytes: int = 256 * 1024 * 1024
+    """For recorded activations, and again for those of a pass of several candidates."""
 
 
 def cut(shadow: Shadow, held_out: Sequence[Any]) -> list[Any]:
@@ -61,35 +70,60 @@ def run_race(
     trials: Sequence[Trial],
     train_batches: Sequence[Any],
     held_out: Sequence[Any],
+    recipe: OptimizerRecipe,
     rules: RaceRules,
-) -> int:
+) -> RaceReport:
     """Train and measure candidates; each carries its result, a fault included.
 
-    Those that leave at a rung keep the gain they had there.
+    Those that leave at a rung keep the gain they had there. What the candidates' passes have in
+    common is run once (`Sharing`); a trial's result is that of running it alone through the whole
+    host, up to rounding.
 
     Args:
         train_batches: batches of live steps; trial step i takes the i-th, round and round.
         held_out: pieces of held-out batches, as `cut` gives them.
-
-    Returns:
-        FLOPs spent, held-out passes included.
+        recipe: what the trials' optimizers were built by.
 
     Raises:
         Exception: whatever the task's own loss raises on the bare shadow: no trial is possible.
     """
-    with isolated_rng(HELD_OUT_RNG_SEED):
-        before = shadow.held_out_losses(held_out)
-        flops_of_a_pass = count_flops(lambda: shadow.held_out_losses(held_out))
-    num_passes = 2
+    ledger, report = FlopLedger(), RaceReport()
+    before = ledger.run_bare("held out", lambda: _losses(shadow, held_out))
+    max_size_bytes = rules.max_shared_size_bytes
+    sharing = Sharing(
+        shadow, trials, train_batches, held_out, recipe, ledger, report, max_size_bytes
+    )
     racing = list(trials)
     for rung, num_steps in enumerate(rules.rung_steps):
-        for trial in racing:
-            trial.train(shadow, train_batches, num_steps)
-            trial.measure(shadow, held_out, before)
-            num_passes += 1
+        sharing.train(racing, num_steps)
+        sharing.measure(racing, before)
         racing = [trial for trial in racing if trial.fault is None]
         if rung < len(rules.rung_steps) - 1:
-            # Ties keep the order of the catalogue, so the same run always picks the same.
-            racing = sorted(racing, key=lambda trial: -trial.gain)[: rules.keep]
-    trained = sum(trial.step_flops * trial.steps for trial in trials)
-    return trained + flops_of_a_pass * num_passes
+            racing = _going_on(racing, rules)
+    report.flops = ledger.total
+    return report
+
+
+def _losses(shadow: Shadow, held_out: Sequence[Any]) -> Tensor:
+    with isolated_rng(HELD_OUT_RNG_SEED):
+        return shadow.held_out_losses(held_out)
+
+
+def _going_on(trials: Sequence[Trial], rules: RaceRules) -> list[Trial]:
+    """The best, without those that the leader has clearly beaten."""
+    # Ties keep the order of the catalogue, so the same run always picks the same.
+    best = sorted(trials, key=lambda trial: -trial.gain)[: rules.keep]
+    return [trial for trial in best if not _is_clearly_beaten(trial, best[0], rules)]
+
+
+def _is_clearly_beaten(trial: Trial, leader: Trial, rules: RaceRules) -> bool:
+    """Whether training on would hardly turn the order of two candidates around.
+
+    Held-out pieces are paired, so a small difference can be many standard errors; what is learnt
+    between two rungs is not in them, hence the second condition.
+    """
+    if trial.losses is None or leader.losses is None:
+        return False
+    lead, error = paired_gain(trial.losses, leader.losses)
+    is_far = trial.gain < rules.clear_share * leader.gain
+    return leader.gain > 0.0 and is_far and lead > rules.clear_errors * error

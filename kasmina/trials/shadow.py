@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ from kasmina.trials.task import Task
 
 HELD_OUT_RNG_SEED: Final = 0
 """Stream of every held-out pass: a loss that draws numbers draws the same with and without."""
+MAX_GRADIENT_NORM: Final = 1.0
+"""Gradients of a candidate are clipped to this norm in every trial step."""
 
 
 class Shadow:
@@ -29,6 +31,9 @@ class Shadow:
         self._task = task
         self.model = task.copy()
         self.model.requires_grad_(False)
+        for module in self.model.modules():
+            if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+                module.dropout = 0.0  # noise of their own, which no dropout module makes
         self._buffers = {n: b.detach().clone() for n, b in self.model.named_buffers()}
 
     def loss(self, batch: Any) -> Tensor:
@@ -54,6 +59,13 @@ class Shadow:
             for name, buffer in self.model.named_buffers():
                 if name in self._buffers:
                     buffer.copy_(self._buffers[name])
+
+    def buffers_moved(self) -> bool:
+        """Whether any buffer is other than when the copy was taken."""
+        return any(
+            name in self._buffers and not torch.equal(buffer, self._buffers[name])
+            for name, buffer in self.model.named_buffers()
+        )
 
     @contextmanager
     def carrying(self, site: str, seed: GraftedSeed) -> Iterator[None]:
@@ -91,8 +103,13 @@ def paired_gain(before: Tensor, after: Tensor) -> tuple[float, float]:
 
 def train_batch(shadow: Shadow, batch: Any, seed: nn.Module, optimizer: Any) -> None:
     """One trial step: the seed's parameters move, nothing else does."""
+    descend(lambda: shadow.loss(batch), seed, optimizer)
+
+
+def descend(loss: Callable[[], Tensor], seed: nn.Module, optimizer: Any) -> None:
+    """One step of a seed down its loss, the gradient clipped."""
     optimizer.zero_grad(set_to_none=True)
     with torch.enable_grad():
-        torch.autograd.backward(shadow.loss(batch))
-    nn.utils.clip_grad_norm_(seed.parameters(), 1.0)
+        torch.autograd.backward(loss())
+    nn.utils.clip_grad_norm_(seed.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from kasmina.compiled import run_eagerly
 from kasmina.trials.batches import tensors_in
 from leyline import TrialError
 
@@ -40,6 +41,9 @@ class Task(Protocol):
     def context(self) -> AbstractContextManager[Any]:
         """The run's precision context, around every forward pass."""
 
+    def evaluation(self) -> AbstractContextManager[Any]:
+        """How the run evaluates: without gradients, or in inference mode."""
+
 
 class FunctionTask:
     """A task for a hand-written loop: a model and `loss_fn(model, batch) -> loss`."""
@@ -66,12 +70,17 @@ class FunctionTask:
         """No autocast of its own: a loss function sets what it needs."""
         return nullcontext()
 
+    def evaluation(self) -> AbstractContextManager[Any]:
+        """Without gradients."""
+        return torch.no_grad()
+
 
 def copy_module(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """Deep-copy a model; parameters come without their gradients, as deepcopy has it.
 
     Tensors of a graph that an attribute holds, also in a list or a mapping, are copied detached:
-    deepcopy refuses them, and a cached activation is no reason to give up trials.
+    deepcopy refuses them, and a cached activation is no reason to give up trials. What was
+    compiled runs eagerly in the copy: a candidate that lives for a few steps is not worth a graph.
 
     Args:
         memo: as of copy.deepcopy; objects to replace on the way, by id.
@@ -86,9 +95,11 @@ def copy_module(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Modu
                 memo[id(tensor)] = tensor.detach().clone()
     try:
         with torch.no_grad():
-            return copy.deepcopy(model, memo)
+            copied = copy.deepcopy(model, memo)
     except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise TrialError(
             f"no trial: {type(model).__name__} cannot be copied ({error}); "
             "give it a __deepcopy__, or set policy='hold'"
         ) from error
+    run_eagerly(copied)
+    return copied

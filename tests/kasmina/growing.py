@@ -35,11 +35,14 @@ def grow(
     number: int = 0,
     body: nn.Module | None = None,
 ) -> GraftedSeed:
-    """Hang a seed with an awake body on a site."""
+    """Hang a seed with an awake body on a site; one that is given is shielded."""
+    given = body is not None
     shape = next(s.shape for s in discover(model, (example,)) if s.name == site)
     if body is None:
         body = wake(catalogue[blueprint].build(shape, number), number)
-    seed = GraftedSeed(body, seed=f"{site}/{number}", blueprint=blueprint, shape=shape)
+    seed = GraftedSeed(
+        body, seed=f"{site}/{number}", blueprint=blueprint, shape=shape, shielded=given
+    )
     attach_seed(site, model.get_submodule(site), seed)
     seed.blend(alpha)
     return seed

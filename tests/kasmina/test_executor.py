@@ -146,7 +146,7 @@ def test_a_refused_command_changes_nothing(
     assert reason in report.refused
     assert report.was == report.now
     assert grower.picture() == before
-    reports = grower.apply(command, germinate("head/3", "norm"))
+    reports = grower.apply(command, germinate("head/3", "low_rank"))
     assert [bool(r.refused) for r in reports] == [True, False]
     assert grower.stage("head/3") is Stage.GERMINATED
 
@@ -257,7 +257,7 @@ def test_a_waived_trial_grafts_the_seed_as_born(grower: Grower) -> None:
 @pytest.mark.usefixtures("broken")
 def test_a_blueprint_that_fails_its_proof_is_cancelled(grower: Grower) -> None:
     """Its fault is the cause, its error is counted, its neighbour goes on."""
-    grower.apply(germinate(blueprint="broken"), germinate("head/0", "norm"))
+    grower.apply(germinate(blueprint="broken"), germinate("head/0", "low_rank"))
     bad, good = grower.executor.prove(grower.epoch)
     assert (bad.now, good.now) == (Stage.CANCELLED, Stage.TRAINING)
     assert bad.cause == "blueprint fault: ValueError: no luck today"
@@ -269,7 +269,7 @@ def test_a_blueprint_that_fails_its_proof_is_cancelled(grower: Grower) -> None:
 def test_a_candidate_that_failed_its_trial_cannot_be_grafted(grower: Grower) -> None:
     """Its fault is listed, its gain is not measured, and an advance is refused."""
     grower.to(Stage.TRAINING)
-    grower.to(Stage.TRAINING, "head/0", "norm")
+    grower.to(Stage.TRAINING, "head/0", "low_rank")
     grower.race(OptimizerRecipe(torch.optim.SGD, {"lr": math.inf}))
     faults = grower.executor.trial_faults()
     assert set(faults) == {SEED, "head/0"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kasmina import detach, grow_on_load, load
+from kasmina import detach, grow_on_load, load, save_seeds
 from kasmina.slots.slot import attached_seeds
 from kasmina.structure import MODEL_FILE, described_seeds, match_structure
 from leyline import BlueprintError, CheckpointError, EsperError, SiteError
@@ -138,6 +139,47 @@ def test_detach_leaves_the_trained_host() -> None:
     own = {n: v for n, v in state_bits(model.state_dict()).items() if ".esper." not in n}
     assert detach(model) is model
     assert state_bits(model.state_dict()) == own
+
+
+@every_host
+def test_seeds_alone_go_onto_any_host_of_the_kind(host: Host, tmp_path: Path) -> None:
+    """Only seeds are in the file; the host that takes them keeps its own weights, loses the seeds
+    it had, and with equal weights is the same network."""
+    x = host.example()
+    model = host.build().eval()
+    grow(model, host.site, x, alpha=0.3)
+    grow(model, host.site, x, alpha=1.0, blueprint="norm", number=1)
+    file = tmp_path / "adapters.safetensors"
+    save_seeds(model, file)
+    assert all(f"{host.site}.esper." in name for name in safetensors.torch.load_file(file))
+    torch.manual_seed(99)
+    fresh = host.build().eval()
+    own = state_bits(fresh.state_dict())
+    grow(fresh, host.site, x, alpha=1.0, blueprint="norm", number=7)
+    load(fresh, file)
+    assert list(attached_seeds(fresh)) == list(attached_seeds(model))
+    assert state_bits(detach(load(fresh, file)).state_dict()) == own
+    twin = host.build().eval()
+    twin.load_state_dict(detach(copy.deepcopy(model)).state_dict())
+    assert bits(load(twin, file)(x)) == bits(model(x))
+
+
+def test_seeds_alone_may_have_a_prefix_and_must_be_whole(tmp_path: Path) -> None:
+    """A LightningModule's attribute goes; a tensor that is missing, or that fits no module here,
+    is named."""
+    model = grown_conv_net()
+    file = tmp_path / "adapters.safetensors"
+    save_seeds(nn.ModuleDict({"net": model}), file)
+    fresh = load(conv_net(), file)
+    assert list(attached_seeds(fresh)) == list(attached_seeds(model))
+    seeds = safetensors.torch.load_file(file)
+    gone = next(name for name in seeds if name.endswith("weight"))
+    safetensors.torch.save_file({n: t for n, t in seeds.items() if n != gone}, file)
+    with pytest.raises(CheckpointError, match=gone.removeprefix("net.")):
+        load(conv_net(), file)
+    save_seeds(model, file)
+    with pytest.raises(CheckpointError, match="which Conv1dNet does not have"):
+        load(Conv1dNet(), file)
 
 
 def _other_class(model: nn.Module) -> nn.Module:

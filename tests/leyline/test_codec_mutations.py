@@ -15,7 +15,7 @@ from tests.leyline.test_codec import STEP, framed, packet, started
 def valid_messages() -> list[bytes]:
     """One message of every type, and a few larger ones."""
     site = leyline.SiteInfo(name="conv1", shape=(8, 3, 4, 4), channels=3, accepts=("conv", "norm"))
-    candidate = leyline.Candidate(site="conv1", blueprint="conv", parameters=90)
+    candidate = leyline.Candidate(site="conv1", blueprint="conv", parameters=90, flops=1800)
     score = leyline.Score(
         seed="conv1/0",
         site="conv1",

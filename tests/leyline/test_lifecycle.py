@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leyline import GUARDS, LIFECYCLE, TRANSITIONS, Evidence, LifecycleError, Stage, validate
+from leyline import (
+    GUARDS,
+    LIFECYCLE,
+    SOURCES,
+    TRANSITIONS,
+    Evidence,
+    LifecycleError,
+    Stage,
+    allowed,
+    validate,
+)
 from leyline import refusal as refusal_of
 
 # The design's table, written out again: stage, in the forward pass, trained in the live host,
@@ -142,6 +154,62 @@ def test_no_other_edge_needs_a_measurement(pair: tuple[Stage, Stage]) -> None:
     """With nothing measured, an edge is refused if and only if it is guarded."""
     reason = refusal_of(*pair, Evidence(epochs_in_stage=1))
     assert (reason is not None) is (pair in GUARDED)
+
+
+FIELDS = {(was, asked): guard.field for (was, asked), (guard,) in GUARDS.items()}
+
+
+@pytest.mark.parametrize("pair", GUARDED, ids=lambda pair: named(tuple(map(Stage, pair))))
+def test_a_guard_tests_a_number_and_a_column_alike(pair: tuple[int, int]) -> None:
+    """The same test on one value and on many; None and NaN refuse in words, NaN as False."""
+    (guard,) = GUARDS[Stage(pair[0]), Stage(pair[1])]
+    values = [0.0, 1.0, 0.5, -1.0, math.inf, -math.inf, math.nan]
+    column = guard.test(np.array(values))
+    assert column.tolist() == [guard.test(value) for value in values]
+    assert not column[-1]
+    for value in (*values, None):
+        evidence = Evidence(epochs_in_stage=1, **{guard.field: value})
+        missing = value is None or math.isnan(value)
+        assert (guard.refusal(evidence) is None) is (not missing and bool(guard.test(value)))
+        if missing:
+            assert guard.refusal(evidence) == guard.missing
+
+
+COLUMNS = st.fixed_dictionaries(
+    {
+        "epochs_in_stage": st.integers(0, 2),
+        "blueprint_proven": st.sampled_from([math.nan, 0.0, 1.0]),
+        "trial_settled": st.sampled_from([math.nan, 0.0, 1.0]),
+        "alpha": st.sampled_from([math.nan, 0.0, 0.999, 1.0]),
+        "counterfactual_gain": st.sampled_from([math.nan, -1.0, 0.0, math.inf]),
+        "embargo_epochs_left": st.sampled_from([math.nan, 0.0, 3.0]),
+    }
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.sampled_from(Stage), COLUMNS), min_size=1, max_size=30))
+def test_a_column_is_answered_as_its_rows(rows: list[tuple[Stage, dict[str, float]]]) -> None:
+    """For every stage asked for, `allowed` is True exactly where `refusal` is None."""
+    stage = np.array([row for row, _ in rows], dtype=np.int32)
+    evidence = {name: np.array([known[name] for _, known in rows]) for name in rows[0][1]}
+    for asked in Stage:
+        single = [
+            refusal_of(was, asked, Evidence(**known)) is None  # type: ignore[arg-type] # NaN too
+            for was, known in rows
+        ]
+        assert allowed(stage, asked, evidence).tolist() == single
+        for field in {FIELDS[was, to] for was, to in FIELDS if to is asked}:
+            less = {name: column for name, column in evidence.items() if name != field}
+            unguarded = [(was, asked) not in FIELDS for was, _ in rows]
+            both = [a and b for a, b in zip(single, unguarded, strict=True)]
+            assert allowed(stage, asked, less).tolist() == both
+
+
+def test_sources_are_the_edges() -> None:
+    """Bit `was` of SOURCES[to] is set for the design's edges and for no other pair."""
+    for was, asked in PAIRS:
+        assert bool(SOURCES[asked] >> was & 1) is (asked in DESIGN[was][4])
 
 
 # --- refusals ------------------------------------------------------------------------------------

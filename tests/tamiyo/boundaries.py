@@ -28,6 +28,7 @@ class Row:
     blueprint: str = "conv"
     stage: Stage = Stage.DORMANT
     epochs_in_stage: int = 1
+    grafting_strategy: int = 0
     parameters: int = 300
     alpha: float = 0.0
     error_count: int = 0
@@ -95,7 +96,7 @@ def boundary(
         ),
         blueprints=blueprints,
         candidates=tuple(
-            Candidate(site=site, blueprint=kind, parameters=parameters.get(kind, 1))
+            Candidate(site=site, blueprint=kind, parameters=parameters.get(kind, 1), flops=2)
             for site, kind in candidates
         ),
         metrics=("loss", "accuracy"),

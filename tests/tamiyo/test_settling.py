@@ -39,6 +39,22 @@ def test_a_graft_waits_for_its_alpha(alpha: float) -> None:
     assert settle(state(grafted("block1/0", Stage.GRAFTING, alpha=alpha)), RULES) == []
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_a_failed_graft_is_taken_out(alpha: float) -> None:
+    """A seed in GRAFTING with errors goes, with an embargo, whatever its alpha and the veto."""
+    row = grafted("block1/0", Stage.GRAFTING, alpha=alpha, error_count=3)
+    for veto in (True, False):
+        (command,) = settle(state(row), SettlingRules(veto=veto, embargo_epochs=4))
+        assert isinstance(command, Cull)
+        assert (command.seed, command.embargo_epochs) == ("block1/0", 4)
+        assert f"failed at alpha {alpha:g}" in command.cause
+    early = grafted("block1/0", Stage.GRAFTING, error_count=3, epochs_in_stage=0)
+    assert settle(state(early), RULES) == []
+    later = grafted("block1/0", Stage.STABILIZATION, error_count=3)
+    assert isinstance(settle(state(later), RULES)[0], Advance)
+    assert is_unsettled(row), "a race waits until the embargo is known"
+
+
 @settings(max_examples=100)
 @given(st.floats(-1, 1, width=32), st.floats(0, 0.5, width=32))
 def test_counterfactual_veto(gain: float, error: float) -> None:
@@ -70,9 +86,10 @@ def test_a_missing_measurement_moves_nothing(gain: float, error: float) -> None:
 @settings(max_examples=50)
 @given(rows())
 def test_without_the_veto_nothing_is_culled(given_rows: tuple[Row, ...]) -> None:
-    """With veto=False no seed is ever culled."""
+    """With veto=False no seed is ever culled, but those whose graft failed."""
+    failed = {r.seed for r in given_rows if r.stage is Stage.GRAFTING and r.error_count}
     commands = settle(state(*given_rows), SettlingRules(veto=False))
-    assert not any(isinstance(command, Cull) for command in commands)
+    assert {command.seed for command in commands if isinstance(command, Cull)} <= failed
 
 
 @settings(max_examples=100)
@@ -82,7 +99,8 @@ def test_asks_for_legal_transitions_alone(given_rows: tuple[Row, ...]) -> None:
     by_name = {row.seed: row for row in given_rows}
     for command in settle(state(*given_rows), RULES):
         row = by_name[command.seed]
-        to = Stage(command.to) if isinstance(command, Advance) else Stage.CULLED
+        taken_out = Stage.ROLLED_BACK if row.stage is Stage.GRAFTING else Stage.CULLED
+        to = Stage(command.to) if isinstance(command, Advance) else taken_out
         gain = None if math.isnan(row.counterfactual_gain) else row.counterfactual_gain
         evidence = Evidence(
             epochs_in_stage=row.epochs_in_stage, alpha=row.alpha, counterfactual_gain=gain

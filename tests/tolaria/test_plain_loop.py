@@ -21,6 +21,8 @@ from tests.tolaria.plain_loops import (
     adam,
     assert_tracked,
     attach,
+    copy_of,
+    evaluate,
     loss_fn,
     make_host,
     run,
@@ -39,8 +41,8 @@ def test_an_example_is_a_tensor_or_a_tuple_of_arguments(wrap: Any, tmp_path: Pat
     with attach(model, adam(model), tmp_path / "run", example=wrap(TRAIN[0][0])) as esper:
         esper.epoch_boundary({})
         assert [site.name for site in esper.executor.grounds.sites] == ["conv", "norm", "head"]
-        assert esper.growth.example is not None
-        assert len(esper.growth.example) == 1
+        assert esper.growth.search.example is not None
+        assert len(esper.growth.search.example) == 1
 
 
 @pytest.mark.parametrize("example", [{"x": 1}, "image", 3])
@@ -170,3 +172,32 @@ def test_a_run_that_is_started_by_hand_refuses_strange_seeds_too(tmp_path: Path)
             later.start(resumed=False)
             later.epoch_boundary({})
         later.close()
+
+
+def test_a_frozen_host_needs_one_line_of_the_loop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Attaching says that a loss may have no graph before the first graft. A loop that heeds it
+    grows adapters: the loss falls, and every bit of the host's parameters stays."""
+    caplog.set_level("INFO", "esper")
+    model = make_host().eval().requires_grad_(False)
+    optimizer = adam(model)
+    before = copy_of(model)
+    losses = []
+    with attach(model, optimizer, tmp_path / "run", schedule=SCHEDULE) as esper:
+        assert "call loss.backward() only if loss.requires_grad" in caplog.text
+        for _ in range(12):
+            for batch in TRAIN:
+                optimizer.zero_grad()
+                loss = loss_fn(model, batch)
+                if loss.requires_grad:
+                    loss.backward()
+                optimizer.step()
+                esper.after_step(loss.detach(), batch)
+            losses.append(evaluate(model)["val_loss"])
+            esper.epoch_boundary({"val_loss": losses[-1]})
+    assert losses[0] == losses[1]
+    assert losses[-1] < losses[0] - 0.02
+    after = copy_of(model)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert set(attached_seeds(model)) == {SEED}

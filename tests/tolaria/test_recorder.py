@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from leyline import Decision, EpochMetrics, Event, Fault, Germinate, StepMetrics
+from leyline.limits import MESSAGE_SIZE_BYTES
 from oona import Bus
 from tests.tolaria.show.events import a_run
 from tolaria.disk.journal import read
@@ -82,7 +83,7 @@ def test_rewinding_forgets_what_followed_and_tells_where_decisions_were_late(
 def test_an_event_that_the_journal_refuses_reaches_all_others(tmp_path: Path, bus: Bus) -> None:
     """Neither a closed file nor an event too large for a message ends the run; it is counted."""
     recorder = _recorder(tmp_path, bus)
-    huge = Germinate(seed="a/0", site="a", blueprint="b", cause="x" * (5 << 20))
+    huge = Germinate(seed="a/0", site="a", blueprint="b", cause="x" * MESSAGE_SIZE_BYTES)
     recorder.record(Decision(epoch=1, policy="p", cause="", commands=(huge,)))
     assert recorder.num_unwritten == 1
     recorder.close()

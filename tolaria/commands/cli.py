@@ -69,11 +69,12 @@ def inspect(run: Path, *, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="A .pt2 or .safetensors file.",
 )
-def export(run: Path, output: Path) -> None:
+@click.option("--seeds-only", is_flag=True, help="The seeds without their host (.safetensors).")
+def export(run: Path, output: Path, *, seeds_only: bool) -> None:
     """Write the grown network: .pt2 runs with torch alone, .safetensors holds the weights."""
     from tolaria.commands.export import export_run
 
-    export_run(run, output)
+    export_run(run, output, seeds_only=seeds_only)
 
 
 @esper.command()

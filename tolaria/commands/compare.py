@@ -27,8 +27,8 @@ def compare(
     FLOPs are those of matrix products and convolutions, counted by torch; the grown run's
     include every trial.
     """
-    spent = grown.training_flops + grown.growth.trial_flops
-    epoch_flops = grown.host_step_flops * max(1, grown.step // max(1, grown.epoch))
+    spent = grown.growth.flops.training + grown.growth.flops.trials
+    epoch_flops = grown.growth.flops.host_step * max(1, grown.step // max(1, grown.epoch))
     rows = [("grown", num_epochs, spent, tested, 0.0)]
     arms = [("host alone, same epochs", num_epochs)]
     if epoch_flops:

@@ -20,15 +20,20 @@ from tolaria.disk.checkpoint import load
 from tolaria.disk.run import RunDirectory
 
 
-def export_run(path: Path, output: Path) -> None:
+def export_run(path: Path, output: Path, *, seeds_only: bool = False) -> None:
     """Write the network of a run's newest checkpoint; the file's ending chooses the format.
 
+    Args:
+        seeds_only: whether only the seeds are written, for `kasmina.load` on a fresh host.
+
     Raises:
-        ExportError: another ending, or torch.export refuses the model.
+        ExportError: another ending, torch.export refuses the model, or there are no seeds.
         RunError, CheckpointError: there is nothing to export.
     """
     if output.suffix not in (".pt2", ".safetensors"):
         raise ExportError(f"{output} ends in {output.suffix!r}; choose .pt2 or .safetensors")
+    if seeds_only and output.suffix != ".safetensors":
+        raise ExportError(f"{output} ends in {output.suffix!r}; seeds alone go to .safetensors")
     if not output.absolute().parent.is_dir():
         raise ExportError(f"directory {output.parent} does not exist; create it first")
     run = RunDirectory.open(path, lock=False)
@@ -39,7 +44,10 @@ def export_run(path: Path, output: Path) -> None:
     console = Console(highlight=False)
     partial = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
     try:
-        if output.suffix == ".safetensors":
+        if seeds_only:
+            kasmina.save_seeds(module, partial)
+            said = f"the seeds alone; kasmina.load(host, {output.name!r}) puts them on a host"
+        elif output.suffix == ".safetensors":
             kept = {name: tensor.clone() for name, tensor in module.state_dict().items()}
             safetensors.torch.save_file(kept, partial)
             said = f"{len(kept)} tensors; kasmina.load(model, {output.name!r}) grows a host to fit"

@@ -9,12 +9,13 @@ from typing import Any
 import lightning.pytorch as pl
 import msgspec
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
 
 from kasmina import grow_on_load
 from leyline import LIFECYCLE, ConfigError, Fault
 from tolaria import resume
 from tolaria.batch_source import KeptBatches
-from tolaria.config import EsperConfig, load_config
+from tolaria.config import EsperConfig
 from tolaria.disk.run import RunDirectory
 from tolaria.lightning.announce import announce
 from tolaria.lightning.checkpoint_io import DirectoryCheckpointIO
@@ -30,7 +31,9 @@ from tolaria.lightning.trainer import (
     validates_nothing,
 )
 from tolaria.orchestrator import Orchestrator
+from tolaria.plain_loop import is_frozen
 from tolaria.recorder import Listener
+from tolaria.rollout import resolve
 from tolaria.session import Session
 
 
@@ -39,7 +42,8 @@ class EsperCallback(pl.Callback):
 
     Args:
         config: a TOML file, a mapping or an EsperConfig.
-        overrides: single fields of EsperConfig; they win.
+        overrides: single fields of EsperConfig; they win. `sites` may also be a function from the
+            list of sites found to those to use.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -50,7 +54,7 @@ class EsperCallback(pl.Callback):
         config: str | Path | Mapping[str, Any] | EsperConfig | None = None,
         **overrides: Any,
     ):
-        self.config = load_config(config, overrides)
+        self.config, self._site_filter = resolve(config, overrides)
         self.listeners: list[Listener] = []
         """Called with every event, in the training thread; keep them quick."""
         self.orchestrator: Orchestrator | None = None
@@ -117,6 +121,7 @@ class EsperCallback(pl.Callback):
                 schedulers=[c.scheduler for c in trainer.lr_scheduler_configs],
                 num_epochs=config.num_epochs or last_epoch(trainer, first_epoch if again else 0),
             )
+            self.orchestrator.growth.search.site_filter = self._site_filter
             session.recorder.listeners.extend([announce, *self.listeners])
             self.orchestrator.epoch = first_epoch
             if state is not None:
@@ -146,6 +151,14 @@ class EsperCallback(pl.Callback):
             return _identity(run) == state.get("run")
 
     # --- during a fit ------------------------------------------------------------------------
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        """Let the steps of a frozen host pass: without a seed at work its loss has no graph."""
+        grows = self.orchestrator is not None and self.config.grows
+        if grows and not loss.requires_grad and is_frozen(pl_module):
+            loss.requires_grad_()
 
     def on_train_batch_end(
         self,

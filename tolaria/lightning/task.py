@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, NoReturn, cast
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor, nn
 
@@ -135,6 +136,11 @@ class LightningTask:
     def context(self) -> AbstractContextManager[Any]:
         """The precision context of the run's training steps."""
         return self._trainer.precision_plugin.train_step_context()
+
+    def evaluation(self) -> AbstractContextManager[Any]:
+        """As the run's validation loop."""
+        inference = self._trainer.fit_loop.epoch_loop.val_loop.inference_mode
+        return torch.inference_mode() if inference else torch.no_grad()
 
 
 def _run_step(module: pl.LightningModule, batch: Any) -> Any:

@@ -68,6 +68,10 @@ class RunView:
         self.field_reports: list[leyline.FieldReport] = []
         self.refusals: list[leyline.SeedReport] = []
         """Transitions that were asked for and refused."""
+        self.sites: leyline.SitesFound | None = None
+        """What the survey found; None before it."""
+        self.lifecycle: leyline.LifecycleMetrics | None = None
+        """How the seeds' lives went on at the last boundary that is known."""
         self.ended: leyline.RunEnded | None = None
         self._boundaries: dict[int, leyline.BoundaryTiming] = {}
         self._places: dict[str, Place] = {}
@@ -153,6 +157,8 @@ class RunView:
             "decisions": [decision_dict(decision) for decision in self.decisions],
             "field_reports": [msgspec.structs.asdict(report) for report in self.field_reports],
             "refusals": [msgspec.structs.asdict(report) for report in self.refusals],
+            "sites": self.sites and msgspec.structs.asdict(self.sites),
+            "lifecycle": self.lifecycle and msgspec.structs.asdict(self.lifecycle),
             "faults": [msgspec.structs.asdict(fault) for fault in self.faults],
         }
         plain: dict[str, Any] = without_nan(fields)
@@ -176,6 +182,10 @@ class RunView:
                     self.step, self.loss = event.step, event.loss
             case leyline.EpochMetrics():
                 self._note_epoch(event)
+            case leyline.LifecycleMetrics():
+                self._progress(event.epoch)
+                if self.lifecycle is None or event.epoch >= self.lifecycle.epoch:
+                    self.lifecycle = event
             case leyline.BoundaryTiming():
                 self._progress(event.epoch)
                 self._boundaries[event.epoch] = event
@@ -185,6 +195,9 @@ class RunView:
                 self._note_report(event)
             case leyline.FieldReport():
                 self._note_field(event)
+            case leyline.SitesFound():
+                if self.sites is None or event.epoch >= self.sites.epoch:
+                    self.sites = event
             case leyline.Fault():
                 self._progress(event.epoch)
                 _insert(self.faults, event)
@@ -206,6 +219,8 @@ class RunView:
         self.num_resumes += 1
         self.epoch, self.step, self.ended = epoch, 0, None
         self._parameters, self._stages = ((0, 0), self._parameters[1]), (0, {})
+        self.lifecycle = None
+        self.sites = self.sites if self.sites and self.sites.epoch <= epoch else None
         self.metrics = {at: known for at, known in self.metrics.items() if at <= epoch}
         self._boundaries = {at: known for at, known in self._boundaries.items() if at <= epoch}
         self.decisions = [decision for decision in self.decisions if decision.epoch <= epoch]

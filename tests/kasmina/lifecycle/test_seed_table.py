@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kasmina import SeedTable
-from leyline import COLUMN_FORMATS, TRANSITIONS, Evidence, LifecycleError, Stage, refusal
+from leyline import (
+    COLUMN_FORMATS,
+    TRANSITIONS,
+    Evidence,
+    LifecycleError,
+    OwnerError,
+    Stage,
+    refusal,
+)
 from leyline.limits import HISTORY_LENGTH, SEED_RECORD_BYTES
 
 SATISFIED = Evidence(
@@ -37,6 +47,11 @@ def cells(table: SeedTable) -> dict[str, bytes]:
     return {name: bytes(view) for name, view in table.columns().items()}
 
 
+def bits(table: SeedTable) -> list[bytes]:
+    state = table.state_dict()
+    return [t.numpy().tobytes() for t in (*state["columns"].values(), state["history"])]
+
+
 def test_a_new_row_is_dormant_and_unmeasured() -> None:
     """No blueprint (-1), no measurement (NaN), alpha 0, at the site given."""
     table = table_of("a/0", "b/0")
@@ -58,6 +73,7 @@ def test_columns_are_live_views() -> None:
     assert {name: view.format for name, view in views.items()} == {
         name: code for name, code in COLUMN_FORMATS.items() if name != "metrics"
     }
+    assert all(view.readonly for view in views.values())
     table.put("b/0", alpha=0.5, trial_steps=7)
     table.advance("a/0", Stage.GERMINATED, IGNORANT)
     table.end_epoch()
@@ -67,12 +83,80 @@ def test_columns_are_live_views() -> None:
     assert list(views["epochs_in_stage"]) == [1, 1]
 
 
-def test_one_seed_costs_its_documented_bytes() -> None:
-    """Eight int32 variables, ten transitions and four floats: a row is of that size, not more."""
-    one, two = table_of("a/0"), table_of("a/0", "b/0")
-    ring = HISTORY_LENGTH * 2 * 4
-    columns = sum(map(len, cells(two).values())) - sum(map(len, cells(one).values()))
-    assert ring + columns <= SEED_RECORD_BYTES + 32
+def test_ten_thousand_seeds_take_no_more_than_one_and_a_half_megabytes() -> None:
+    """Columns and ring, with the room kept for later rows; no later row costs a copy of all."""
+    table = SeedTable()
+    sizes = set()
+    for number in range(10_000):
+        table.add(f"a/{number}", site=0)
+        sizes.add(table.size_bytes)
+    assert table.size_bytes <= 1_500_000
+    assert table.size_bytes / 10_000 <= SEED_RECORD_BYTES + 16
+    assert len(sizes) <= 12
+
+
+def test_rows_survive_growth() -> None:
+    """Cells, transitions and measurements of early rows are there after thousands of later ones."""
+    table, twin = table_of("a/0"), table_of("a/0")
+    for each in (table, twin):
+        each.advance("a/0", Stage.GERMINATED, IGNORANT)
+        each.put("a/0", alpha=0.25, trial_gain=0.5, parameters=2**40)
+        if each is table:
+            for number in range(1, 3000):
+                each.add(f"a/{number}", site=number)
+        each.advance("a/0", Stage.CANCELLED, IGNORANT)
+    assert table.history("a/0") == twin.history("a/0")
+    for name, first in cells(twin).items():
+        assert cells(table)[name][: len(first)] == first
+    assert table.get("a/2999", "site") == 2999
+
+
+def test_the_parent_is_where_the_seed_came_from() -> None:
+    """None before the first transition, then the stage before this one, also past ten."""
+    table = table_of("a/0")
+    assert table.parent("a/0") is None
+    lap = [Stage.GERMINATED, Stage.TRAINING, Stage.CANCELLED, Stage.DORMANT]
+    for was, to in itertools.pairwise([Stage.DORMANT, *lap * 3]):
+        table.advance("a/0", to, SATISFIED)
+        assert table.parent("a/0") is was
+
+
+def test_only_the_owner_may_change_the_table() -> None:
+    """From a second thread every change is refused and changes nothing, until it adopts."""
+    table = table_of("a/0", "b/0")
+    state, record = table.state_dict(), table.record("a/0")
+    changes: list[Callable[[], object]] = [
+        lambda: table.add("c/0", site=0),
+        lambda: table.put("a/0", alpha=1.0),
+        lambda: table.advance("a/0", Stage.GERMINATED, SATISFIED),
+        lambda: table.advance_all(np.arange(2), Stage.GERMINATED),
+        lambda: table.end_epoch(),
+        lambda: table.column("alpha"),
+        lambda: table.restore(record),
+        lambda: table.load_state_dict(state),
+    ]
+    before = cells(table), list(table.names), table.history("a/0")
+
+    def refusals() -> list[str]:
+        found = []
+        for change in changes:
+            with pytest.raises(
+                OwnerError, match=r"belongs to thread 'MainThread'.*adopt"
+            ) as caught:
+                change()
+            found.append(str(caught.value))
+        assert table.stage("a/0") is Stage.DORMANT, "asking is anyone's right"
+        table.adopt()
+        table.put("a/0", alpha=0.5)
+        return found
+
+    with ThreadPoolExecutor(1, thread_name_prefix="guest") as pool:
+        found = pool.submit(refusals).result()
+    assert len(found) == len(changes)
+    assert all("guest" in text for text in found)
+    table.adopt()
+    table.put("a/0", alpha=0.0)
+    assert (cells(table), list(table.names), table.history("a/0")) == before
 
 
 def test_the_last_ten_transitions_are_remembered() -> None:
@@ -92,7 +176,7 @@ def test_a_refused_transition_changes_nothing(to: Stage) -> None:
     table = table_of("a/0", "b/0")
     table.advance("a/0", Stage.GERMINATED, IGNORANT)
     table.end_epoch()
-    before = cells(table), table.history("a/0"), table.state_dict()["num_transitions"].tolist()
+    before = cells(table), table.history("a/0"), bits(table)
     if to is Stage.CANCELLED:
         return
     with pytest.raises(LifecycleError) as caught:
@@ -102,7 +186,7 @@ def test_a_refused_transition_changes_nothing(to: Stage) -> None:
         "GERMINATED",
         to.name,
     )
-    after = cells(table), table.history("a/0"), table.state_dict()["num_transitions"].tolist()
+    after = cells(table), table.history("a/0"), bits(table)
     assert after == before
 
 

@@ -21,6 +21,7 @@ def grounds() -> Grounds:
 def test_candidates_are_every_pair_that_fits(grounds: Grounds) -> None:
     """With the size that the built module has, and the same pairs in the contract's words."""
     pairs = {(c.site, c.blueprint): c.parameters for c in grounds.candidates}
+    flops = {(c.site, c.blueprint): c.flops for c in grounds.candidates}
     expected = {
         (site.name, name): sum(p.numel() for p in blueprint.build(site.shape, 0).parameters())
         for site in grounds.sites
@@ -28,6 +29,7 @@ def test_candidates_are_every_pair_that_fits(grounds: Grounds) -> None:
         if blueprint.accepts(site.shape)
     }
     assert pairs == expected
+    assert flops["stem", "conv"] == 2 * 36 * (8 * 8 * 9 + 8 * 8)
     assert {(s.name, b) for s in grounds.site_infos() for b in s.accepts} == set(expected)
     assert all(grounds.size(*pair) == size for pair, size in expected.items())
 
@@ -53,6 +55,19 @@ def test_a_pair_that_does_not_fit_says_why(
     """An unknown site, an unknown blueprint and a misfit are three different sentences."""
     with pytest.raises(error, match=reason):
         grounds.size(site, blueprint)
+
+
+def test_races_can_be_restricted(grounds: Grounds) -> None:
+    """Only the named blueprints are candidates, also after a resume; a schedule may use any."""
+    grounds.restrict(("norm", "low_rank"))
+    assert {c.blueprint for c in grounds.candidates} == {"norm", "low_rank"}
+    grounds.renumber(grounds.blueprints)
+    assert {c.blueprint for c in grounds.candidates} == {"norm", "low_rank"}
+    assert grounds.size("stem", "conv") > 0
+    with pytest.raises(BlueprintError, match="'cnv' is not registered"):
+        grounds.restrict(["conv", "cnv"])
+    grounds.restrict(())
+    assert {c.blueprint for c in grounds.candidates} == set(catalogue.by_name)
 
 
 def test_saved_numbers_come_first(grounds: Grounds) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -76,19 +77,23 @@ def test_a_seed_that_fails_on_the_way_is_worth_nothing() -> None:
     assert gains["stem/0"][0] == float((losses(model, "stem/0") - losses(model)).mean())
 
 
-class NanInEval(nn.Module):
-    """A module that is sound while training and not finite in eval."""
+class CancelsInEval(nn.Module):
+    """Leaves nothing of the host's output in eval, by which the loss below divides."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * 0.0 if self.training else x * torch.nan
+        return x * (0.0 if self.training else -1.0)
+
+
+def scaled_loss(model: nn.Module, batch: Any) -> Tensor:
+    return cross_entropy(model, batch) / model.stem(batch[0]).abs().mean()
 
 
 def test_a_seed_that_breaks_eval_is_worth_minus_infinity() -> None:
     """Finite without the seed and not finite with it is the clearest veto there is."""
     model = ResNet()
     seed = grow(model, "stem", X, alpha=1.0)
-    seed.body = NanInEval()
+    seed.body = CancelsInEval()
 
-    gains = counterfactual_gains(FunctionTask(model, cross_entropy), ["stem/0"], HELD_OUT)
+    gains = counterfactual_gains(FunctionTask(model, scaled_loss), ["stem/0"], HELD_OUT)
 
     assert gains == {"stem/0": (-torch.inf, 0.0)}

@@ -100,3 +100,19 @@ def test_the_gain_is_paired() -> None:
     gain, error = paired_gain(before[:1], after[:1])
     assert gain == 1.0
     assert math.isnan(error)
+
+
+@pytest.mark.parametrize(
+    "noisy",
+    [nn.MultiheadAttention(8, 2, dropout=0.5), nn.LSTM(8, 8, 2, dropout=0.5), nn.GRU(8, 8, 2)],
+)
+def test_noise_inside_attention_and_recurrent_layers_is_off(noisy: nn.Module) -> None:
+    """They have no dropout module and draw nothing all the same; the live ones are as they were."""
+    live = nn.ModuleDict({"noisy": noisy}).train()
+    shadow = Shadow(FunctionTask(live, summed))
+    shadow.mode(training=True)
+    x = torch.randn(3, 2, 8)
+    arguments = (x, x, x) if isinstance(noisy, nn.MultiheadAttention) else (x,)
+    frozen = shadow.model.get_submodule("noisy")
+    assert torch.equal(frozen(*arguments)[0], frozen(*arguments)[0])
+    assert noisy.dropout == (0.0 if isinstance(noisy, nn.GRU) else 0.5)

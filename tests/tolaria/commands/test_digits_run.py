@@ -138,6 +138,32 @@ def test_weights_regrow_a_fresh_host(digits: FinishedRun, tmp_path: Path) -> Non
     assert kasmina.summary(fresh).grown_parameters > 0
 
 
+def test_seeds_alone_make_the_same_network_of_the_trained_host(
+    digits: FinishedRun, tmp_path: Path
+) -> None:
+    """--seeds-only writes no host weight; put on the host that the run has trained, the seeds give
+    the whole network back. Another format is refused by name."""
+    code, said = processes.run("export", digits.path, "-o", "a.safetensors", cwd=tmp_path)
+    assert code == 0, said
+    options = ("-o", "seeds.safetensors", "--seeds-only")
+    code, said = processes.run("export", digits.path, *options, cwd=tmp_path)
+    assert code == 0, said
+    assert "the seeds alone" in said
+    whole = kasmina.load(load("digits").module, tmp_path / "a.safetensors")
+    host = kasmina.detach(kasmina.load(load("digits").module, tmp_path / "a.safetensors"))
+
+    grown = kasmina.load(host, tmp_path / "seeds.safetensors").state_dict()
+
+    stored = safetensors.torch.load_file(tmp_path / "seeds.safetensors")
+    assert stored
+    assert all(".esper." in name for name in stored)
+    assert all(torch.equal(value, grown[name]) for name, value in whole.state_dict().items())
+    options = ("-o", "seeds.pt2", "--seeds-only")
+    code, said = processes.run("export", digits.path, *options, cwd=tmp_path)
+    assert code != 0
+    assert "seeds alone go to .safetensors" in said
+
+
 @pytest.mark.slow
 def test_resume_of_a_finished_run_changes_nothing(digits: FinishedRun, tmp_path: Path) -> None:
     """Resuming a run that is over trains no further step and keeps its history."""

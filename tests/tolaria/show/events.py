@@ -85,6 +85,7 @@ class Run:
             stage=ints([row.stage for row in rows]),
             blueprint=ints([BLUEPRINTS.index(row.blueprint) for row in rows]),
             epochs_in_stage=ints([epoch - row.entered for row in rows]),
+            grafting_strategy=ints(zeros),
             error_count=ints(zeros),
             site=ints([SITES.index(row.site) for row in rows]),
             embargo_epochs_left=ints(zeros),

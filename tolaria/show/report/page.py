@@ -14,6 +14,7 @@ from tolaria.show.phrases import counted, figure, stage_word
 from tolaria.show.report import charts, tables, timeline
 from tolaria.show.report.style import style_sheet
 from tolaria.show.report.svg import escape
+from tolaria.show.sites import sites_words
 from tolaria.show.view import RunView
 
 
@@ -73,6 +74,8 @@ def _key_figures(view: RunView) -> str:
     p50, p95 = view.latency(50).total, view.latency(95).total
     latency = f"p50 {p50:.2f}, limit {BOUNDARY_MS:g} ms" if view.boundaries else ""
     tiles.append(("boundary p95", f"{p95:.2f} ms" if view.boundaries else "-", latency))
+    if view.sites is not None:
+        tiles.append(("sites", *sites_words(view.sites)))
     tiles.append(("faults", str(len(view.faults)), f"{len(view.refusals)} refused"))
     items = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"

@@ -1,0 +1,85 @@
+"""What many seeds at one site cost: one batched kernel against a loop, and against one seed.
+
+Run it: python -m bench.chunks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bench.pairs import Row, compare, show
+from kasmina.blueprints import catalogue
+from kasmina.sites.shape import SiteShape
+from kasmina.slots.chunked import graft
+from kasmina.slots.slot import attach_seed, attached_seeds
+
+TITLE = "Many seeds at one site, forward and backward"
+
+NUM_SEEDS = 32
+CHANNELS = 512
+BATCH_SIZES = (256, 2048)
+MOST = 3.0
+
+
+def site(shape: SiteShape, numbers: Sequence[int], num_chunks: int) -> nn.Module:
+    """An identity that carries blending low-rank seeds, one on each chunk numbered."""
+    module = nn.Identity()
+    for number in numbers:
+        of_seed = shape.chunk(num_chunks)
+        body = catalogue["low_rank"].build(of_seed, rng_seed=number)
+        for parameter in body.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        chunk = number, num_chunks
+        described = {"seed": f"site/{number}", "blueprint": "low_rank", "shape": of_seed}
+        seed = graft(body, chunk=chunk, shielded=False, **described)
+        attach_seed("site", module, seed)
+        seed.blend(0.5)
+    return module
+
+
+def training(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+    return lambda: torch.autograd.backward(run(x).sum())
+
+
+def in_a_loop(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The same seeds, one after another."""
+    seeds = [seed for _, _, seed in attached_seeds(module).values()]
+
+    def run(host: Tensor) -> Tensor:
+        for seed in seeds:
+            host = seed(host)
+        return host
+
+    return run
+
+
+def rows() -> list[Row]:
+    found = []
+    for batch_size in BATCH_SIZES:
+        shape = SiteShape((batch_size, CHANNELS), -1)
+        x = torch.randn(shape, requires_grad=True)
+        many = site(shape, range(NUM_SEEDS), NUM_SEEDS)
+        whole, one = site(shape, [0], 1), site(shape, [0], NUM_SEEDS)
+        kernel, of_one = training(many, x), training(one, x)
+        against_one = compare(kernel, of_one, num_pairs=9).ratio
+        looped = compare(training(in_a_loop(many), x), of_one, num_pairs=5).ratio
+        measured = compare(kernel, training(whole, x), repeats=3)
+        low, high = measured.same
+        found.append(
+            Row(
+                claim=f"{NUM_SEEDS} blending low-rank seeds on {batch_size} x {CHANNELS}",
+                goal=f"<= {MOST:g}x one seed",
+                found=f"{measured.ratio:.2f}x ({measured.ours_us / 1e3:.2f} ms)",
+                beside=f"one on the whole site, {measured.peer_us / 1e3:.2f} ms (A/A {low:.2f} to "
+                f"{high:.2f}); of one on a 32nd of it: {against_one:.0f}x, in a loop {looped:.0f}x",
+                met=measured.ratio <= MOST,
+            )
+        )
+    return found
+
+
+if __name__ == "__main__":
+    show(TITLE, rows)

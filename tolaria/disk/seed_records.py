@@ -1,0 +1,189 @@
+"""Seed records on disk: one mapped file in the run directory, where the newest two of every seed
+outlive the process.
+
+Two slots for the header, then two for each seed, written by turns, so that a kill in the middle of
+a record leaves the one before it. A record carries its own CRC: in whatever order its bytes arrive,
+a slot is either whole or skipped. Nothing is synced: a power cut may take what a kill cannot.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import struct
+from pathlib import Path
+from typing import Final
+
+from kasmina import MemoryRecords, SeedRecord, unpack_record
+from leyline import CheckpointError
+from tolaria.disk.files import reason
+
+_LOG = logging.getLogger("esper")
+FILE_NAME: Final = "seeds.bin"
+SLOT_SIZE_BYTES: Final = 1024
+_FIRST_SIZE_BYTES: Final = 128 * SLOT_SIZE_BYTES
+_IDENTITY: Final = struct.Struct("<8sII")
+_HEADER: Final = _IDENTITY.pack(b"ESPRSEED", 1, SLOT_SIZE_BYTES)
+_ZEROS: Final = bytes(1 << 16)
+
+
+class SeedRecords:
+    """A RecordSink in a file; what the disk refuses is kept in memory instead, with one warning."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._overflow = MemoryRecords()
+        self._warned = False
+        self._memory: memoryview | None = None
+        self._next_slots: dict[str, int] = {}
+        """Where each seed's next record goes: the slot whose neighbour holds its newest."""
+        self._last_slot = 1
+        self.last_id = 0
+        try:
+            self._open()
+        except OSError as error:
+            self._warn(reason(error))
+
+    def commit(self, seed: str, checkpoint_id: int, record: bytes) -> None:
+        """Write over the older of the seed's two records."""
+        self.last_id = max(self.last_id, checkpoint_id)
+        slot = self._next_slots.get(seed)
+        if slot is None:
+            slot = self._new_slot(seed)
+        if slot is None or self._memory is None or len(record) > SLOT_SIZE_BYTES:
+            self._overflow.commit(seed, checkpoint_id, record)
+            return
+        start = slot * SLOT_SIZE_BYTES
+        self._memory[start : start + len(record)] = record
+        self._next_slots[seed] = slot ^ 1
+
+    def records(self, seed: str) -> list[bytes]:
+        """The records of a seed that are whole, newest first; at most two."""
+        kept = self._overflow.records(seed)
+        slot = self._next_slots.get(seed)
+        if slot is not None and self._memory is not None:
+            kept += [bytes(_slot(self._memory, at)) for at in (slot ^ 1, slot)]
+        whole = [(found.checkpoint_id, data) for data in kept if (found := _of(data, seed))]
+        return [data for _, data in sorted(whole, reverse=True)][:2]
+
+    def close(self) -> None:
+        """Let go of the file; later records are kept in memory."""
+        self._memory = None
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(self._path, flags, 0o600)
+        try:
+            start = os.pread(descriptor, len(_HEADER), 0)
+            if any(start) and start != _HEADER:
+                aside = self._path.with_name(f"{FILE_NAME}.damaged")
+                self._path.replace(aside)
+                _LOG.warning("%s is not of this version; kept as %s", self._path, aside.name)
+                self._open()
+                return
+            size_bytes = os.fstat(descriptor).st_size
+            self._memory = _map(descriptor, max(_FIRST_SIZE_BYTES, size_bytes))
+        except OSError:
+            if not os.fstat(descriptor).st_size:
+                self._path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        self._memory[: len(_HEADER)] = _HEADER
+        found = _newest(self._memory)
+        self._next_slots = {seed: slot ^ 1 for seed, (_, slot) in found.items()}
+        self._last_slot = max(self._next_slots.values(), default=0) | 1
+        self.last_id = max((record.checkpoint_id for record, _ in found.values()), default=0)
+
+    def _new_slot(self, seed: str) -> int | None:
+        """The first of two slots that no seed has, in a larger file if need be."""
+        if self._memory is None:
+            return None
+        slot = self._last_slot + 1
+        if (slot + 2) * SLOT_SIZE_BYTES > len(self._memory) and not self._grow():
+            return None
+        self._last_slot += 2
+        self._next_slots[seed] = slot
+        return slot
+
+    def _grow(self) -> bool:
+        assert self._memory is not None
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                self._memory = _map(descriptor, 2 * len(self._memory))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self._warn(reason(error))
+            return False
+        return True
+
+    def _warn(self, why: str) -> None:
+        if not self._warned:
+            self._warned = True
+            what = "seed records are in memory only and a crash would lose them"
+            _LOG.warning("%s: %s: %s", what, self._path, why)
+
+
+def read_seed_records(path: Path) -> dict[str, SeedRecord]:
+    """The newest whole record of every seed in a file, also of a live run.
+
+    Raises:
+        CheckpointError: the file cannot be read or is not one of seed records.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"seed records {path} cannot be read: {reason(error)}") from error
+    if content[: len(_HEADER)] != _HEADER:
+        raise CheckpointError(f"{path} is not a file of seed records of this version")
+    return {seed: record for seed, (record, _) in _newest(memoryview(content)).items()}
+
+
+def _newest(memory: memoryview) -> dict[str, tuple[SeedRecord, int]]:
+    """The newest whole record of every seed and its slot; what is damaged is skipped."""
+    found: dict[str, tuple[SeedRecord, int]] = {}
+    for slot in range(2, len(memory) // SLOT_SIZE_BYTES):
+        record = _of(_slot(memory, slot))
+        if record is not None:
+            known = found.get(record.seed)
+            if known is None or record.checkpoint_id > known[0].checkpoint_id:
+                found[record.seed] = record, slot
+    return found
+
+
+def _slot(memory: memoryview, slot: int) -> memoryview:
+    return memory[slot * SLOT_SIZE_BYTES : (slot + 1) * SLOT_SIZE_BYTES]
+
+
+def _of(data: bytes | memoryview, seed: str | None = None) -> SeedRecord | None:
+    """The record that the bytes hold, if they are whole and, where it is given, of that seed."""
+    try:
+        record = unpack_record(data)
+    except CheckpointError:
+        return None
+    return record if seed in (None, record.seed) else None
+
+
+def _map(descriptor: int, size_bytes: int) -> memoryview:
+    """Map a file of whole slots; one that cannot be made so large keeps its size."""
+    before = os.fstat(descriptor).st_size
+    size_bytes = size_bytes // (2 * SLOT_SIZE_BYTES) * 2 * SLOT_SIZE_BYTES
+    try:
+        _allocate(descriptor, size_bytes)
+        return memoryview(mmap.mmap(descriptor, size_bytes))
+    except OSError:
+        os.ftruncate(descriptor, before)  # the room belongs to whoever needs it
+        raise
+
+
+def _allocate(descriptor: int, size_bytes: int) -> None:
+    """Own every block now: storing into a hole of a map on a full disk kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size_bytes)
+        return
+    written = os.fstat(descriptor).st_size
+    while written < size_bytes:
+        written += os.pwrite(descriptor, _ZEROS[: size_bytes - written], written)
