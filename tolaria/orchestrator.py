@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kasmina import Executor, FunctionTask, LossFunction, Task
+from kasmina.lifecycle.manager import CallbackHandle, TransitionCallback
 from kasmina.slots.slot import attached_seeds
 from leyline import (
     Decision,
@@ -249,6 +250,14 @@ class Orchestrator:
         )
         self.session.record(report.timing())
         return report
+
+    def on_transition(self, callback: TransitionCallback) -> CallbackHandle:
+        """Have a function told of every transition of a seed, by its SeedReport.
+
+        Returns:
+            A handle whose `remove()` ends this. What the function raises is reported as a fault.
+        """
+        return self.executor.lifecycle.on_transition(callback)
 
     def report(self) -> dict[str, Any]:
         """The run so far, as plain values: `boundaries`, `seeds` and `decisions`."""

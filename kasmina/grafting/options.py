@@ -34,7 +34,7 @@ def read_options(kind: type[Kind], values: Mapping[str, float], strategy: str) -
         if name not in fields:
             known = ", ".join(fields) or "none"
             raise ConfigError(
-                f"grafting_options: {strategy!r} grafting has no option {name!r}; its are {known}"
+                f"grafting_options: {strategy!r} grafting has no option {name!r}; it takes {known}"
             )
         low, high = (fields[name].metadata[bound] for bound in ("low", "high"))
         counts = isinstance(fields[name].default, int)

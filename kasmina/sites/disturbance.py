@@ -40,19 +40,28 @@ class Axes:
 
     batch_axis: int = 0
     causal: bool = True
-    """Also where nothing could be found out: a seed that does not look ahead is safe anywhere."""
+    """No seed may look ahead here. So it is where nothing could be found out: a seed that does not
+    look ahead is safe anywhere."""
 
 
 class Disturber:
     """Runs a model with one sequence disturbed and compares every stream with the undisturbed."""
 
     def __init__(
-        self, model: nn.Module, run: Callable[[nn.Module], Any], streams: Mapping[str, Stream]
+        self,
+        model: nn.Module,
+        run: Callable[[nn.Module], Any],
+        modules: Mapping[str, nn.Module],
+        streams: Mapping[str, Stream],
     ):
         self._model = model
         self._run = run
-        self._modules = {name: model.get_submodule(name) for name in streams}
+        self._modules = modules
+        self._streams = streams
         self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self.ends_in_sequence = False
+        """Whether the last module to be called puts out a sequence: there may be a prediction for
+        each position."""
         self._before = self._pass(None)
         again = self._pass(None)
         self.steady = [
@@ -88,7 +97,8 @@ class Disturber:
 
         def tap(name: str, output: Any) -> Any:
             main = main_tensor(output)
-            if main is None or main.is_nested or main.ndim != 3:
+            self.ends_in_sequence = main is not None and main.ndim == 3
+            if name not in self._streams or main is None or main.is_nested or main.ndim != 3:
                 return output
             if disturbed is not None and name == disturbed[0]:
                 main = _disturbed(main, *disturbed[1:])
@@ -118,7 +128,7 @@ def _changed(before: Tensor, after: Tensor) -> Tensor:
 
 
 def measure_axes(disturber: Disturber, streams: Mapping[str, Stream]) -> dict[str, Axes]:
-    """Find the batch axis of every stream, and whether it looks ahead.
+    """Find the batch axis of every stream, and whether a seed there may look ahead.
 
     A stream that several sources reach is causal if it is so for one of them: what a decoder sees
     of the encoder lies in no future of its own.
@@ -137,18 +147,44 @@ def measure_axes(disturber: Disturber, streams: Mapping[str, Stream]) -> dict[st
         for name, axis in _batch_axes(disturber, streams, source).items():
             if name not in reached:
                 found[name].batch_axis = axis
-        along = _sequence_axis(streams[source], found[source])
-        last = disturber.shape(source)[along] - 1
-        for name, change in disturber.disturb(source, along, last).items():
-            own = _sequence_axis(streams[name], found[name])
-            length = change.shape[own]
-            # A longer or shorter sequence: its part that the last position of the source is.
-            first_of_last = last * length // (last + 1)
-            is_causal = not bool(change.narrow(own, 0, first_of_last).any())
+        along = {name: _sequence_axis(streams[name], found[name]) for name in streams}
+        for name, is_causal in _causal(disturber, source, along).items():
             reached[name] = reached.get(name, False) or is_causal
     for name, is_causal in reached.items():
         found[name].causal = is_causal
     return found
+
+
+def _causal(disturber: Disturber, source: str, along: Mapping[str, int]) -> dict[str, bool]:
+    """For every stream that a source reaches, whether a seed there may not look ahead.
+
+    It may where the stream itself or a later one does. Where none looks back either, positions
+    have not met yet: it may if they are all one in the end, as when they are flattened for a
+    classifier, but not if there is an output for each of them.
+
+    Args:
+        along: the sequence axis of every stream.
+    """
+    last = disturber.shape(source)[along[source]] - 1
+    looks_ahead, looks_back = set(), set()
+    after_last = disturber.disturb(source, along[source], last)
+    for name, change in after_last.items():
+        # A longer or shorter sequence: its part that the last position of the source is.
+        first_of_last = last * change.shape[along[name]] // (last + 1)
+        if bool(change.narrow(along[name], 0, first_of_last).any()):
+            looks_ahead.add(name)
+    for name, change in disturber.disturb(source, along[source], 0).items():
+        length = change.shape[along[name]]
+        end_of_first = -(-length // (last + 1))
+        if bool(change.narrow(along[name], end_of_first, length - end_of_first).any()):
+            looks_back.add(name)
+    in_order = [name for name in disturber.steady if name in after_last]
+    causal = {}
+    for place, name in enumerate(in_order):
+        onwards = set(in_order[place:])
+        meets = bool(onwards & looks_back) or disturber.ends_in_sequence
+        causal[name] = meets and not onwards & looks_ahead
+    return causal
 
 
 def _sequence_axis(stream: Stream, axes: Axes) -> int:

@@ -89,7 +89,7 @@ def survey_copy(model: nn.Module, run: Callable[[nn.Module], Any]) -> Survey:
         _refuse_twins(model, seen, found)
         _refuse_unfit(model, candidates, seen, found)
         axes = _channel_axes(candidates, watch, found)
-        _open(model, run, seen, axes, found)
+        _open(model, run, watch, axes, found)
     found.refused = {name: found.refused[name] for name in candidates if name in found.refused}
     return found
 
@@ -199,18 +199,20 @@ def _channel_axes(candidates: dict[str, nn.Module], watch: Watch, found: Survey)
 def _open(
     model: nn.Module,
     run: Callable[[nn.Module], Any],
-    seen: dict[str, Sighting],
+    watch: Watch,
     channel_axes: dict[str, int],
     found: Survey,
 ) -> None:
     """Measure what the axes of sequences mean, and write the sites down."""
-    streams = {}
+    streams, seen = {}, watch.sightings
     for name, axis in channel_axes.items():
         if len(seen[name].shape) == 3:
             layout = layout_of(model.get_submodule(name))
             declared = 0 if axis == 1 else layout.batch_axis if layout is not None else None
             streams[name] = Stream(axis, declared)
-    measured = measure_axes(Disturber(model, run, streams), streams) if streams else {}
+    measured = (
+        measure_axes(Disturber(model, run, watch.modules, streams), streams) if streams else {}
+    )
     for name, axis in channel_axes.items():
         meaning = measured.get(name)
         shape = SiteShape(

@@ -94,8 +94,8 @@ def test_the_numbers_of_the_strategies() -> None:
     ("strategy", "options", "reason"),
     [
         ("linaer", {}, "'grafting' is 'linaer'; it must be one of linear, drift_controlled"),
-        ("linear", {"speed": 1}, "'linear' grafting has no option 'speed'; its are none"),
-        ("momentum", {"velocity": 1}, "no option 'velocity'; its are momentum, acceleration"),
+        ("linear", {"speed": 1}, "'linear' grafting has no option 'speed'; it takes none"),
+        ("momentum", {"velocity": 1}, "no option 'velocity'; it takes momentum, acceleration"),
         ("momentum", {"max_velocity": 0.5}, "'max_velocity' .* is 0.5; .* from 1 to 100"),
         ("momentum", {"acceleration": float("inf")}, "is inf; it must be a number of at least 0"),
         ("stability", {"check_steps": 2.5}, "is 2.5; it must be a whole number of at least 2"),

@@ -160,7 +160,31 @@ class Noisy(Recurrent):
 def test_noise_and_counters_do_not_hide_a_look_ahead() -> None:
     """What is drawn and what buffers hold are the same in every pass that is compared."""
     sites = survey(Noisy(), (noise(3, 7, 5),)).sites
-    assert [site.shape.causal for site in sites] == [True, False, False]
+    assert [site.shape.causal for site in sites] == [False, False, False]
+
+
+class Pointwise(nn.Module):
+    """Positions never meet, but in a classifier at the end if there is one."""
+
+    def __init__(self, *, one_answer: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv1d(4, 6, 1), nn.ReLU(), nn.Conv1d(6, 6, 1))
+        self.head = nn.Linear(6 * 20, 3) if one_answer else nn.Conv1d(6, 3, 1)
+        self.one_answer = one_answer
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers(x)
+        return self.head(x.flatten(1) if self.one_answer else x)
+
+
+@pytest.mark.parametrize("one_answer", [True, False])
+def test_where_positions_never_meet_the_answer_decides(one_answer: bool) -> None:
+    """With one answer for the whole sequence a seed may look anywhere; with an answer for each
+    position it might be looking at the answer."""
+    sites = survey(Pointwise(one_answer=one_answer), (noise(2, 4, 20),)).sites
+    sequences = [site.shape.causal for site in sites if len(site.shape) == 3]
+    assert len(sequences) >= 2
+    assert set(sequences) == {not one_answer}
 
 
 class Drifting(Recurrent):

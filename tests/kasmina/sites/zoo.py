@@ -260,7 +260,7 @@ ZOO = {
     "transformer": Specimen(
         lambda: TokenModel(causal=False),
         (tokens(BATCH, LENGTH),),
-        {**_EMBEDDINGS, **dict.fromkeys(_BOTH_LAYERS, (-1, 0, False))},
+        dict.fromkeys((*_EMBEDDINGS, *_BOTH_LAYERS), (-1, 0, False)),
     ),
     "sequence_first_transformer": Specimen(
         lambda: TokenModel(causal=True, batch_first=False),
@@ -277,8 +277,10 @@ ZOO = {
             partial(Translator, target_first=order == "target_first"),
             (tokens(BATCH, LENGTH), tokens(BATCH, LENGTH - 2)),
             {
-                **dict.fromkeys(("source", "target"), (-1, 0, True)),
-                **dict.fromkeys(("body.encoder.layers.0", "body.encoder.norm"), (-1, 0, False)),
+                "target": (-1, 0, True),
+                **dict.fromkeys(
+                    ("source", "body.encoder.layers.0", "body.encoder.norm"), (-1, 0, False)
+                ),
                 **{f"body.decoder.layers.0.{p}": (-1, 0, True) for p in _DECODER_PARTS},
                 "body.decoder.norm": (-1, 0, True),
             },
@@ -293,10 +295,7 @@ ZOO = {
     "convolutions": Specimen(
         lambda: WaveNet(causal=False),
         (noise(2, 4, 20),),
-        {
-            "layers.0": (1, 0, True),
-            **dict.fromkeys(("layers.1", "layers.2", "head"), (1, 0, False)),
-        },
+        dict.fromkeys(("layers.0", "layers.1", "layers.2", "head"), (1, 0, False)),
     ),
     "lstm": Specimen(
         Recurrent,
@@ -306,7 +305,7 @@ ZOO = {
     "gru_both_ways": Specimen(
         lambda: Recurrent(nn.GRU, bidirectional=True, batch_first=False),
         (noise(LENGTH, BATCH, 5),),
-        {"project": (-1, 1, True), "memory": (-1, 1, False), "head": (-1, 1, False)},
+        {"project": (-1, 1, False), "memory": (-1, 1, False), "head": (-1, 1, False)},
     ),
     "transposed_rnn": Specimen(
         lambda: Recurrent(nn.RNN, batch_first=False, transposes=True),
