@@ -12,22 +12,18 @@ from typing import Final
 
 import msgspec
 
-from leyline import messages
 from leyline.errors import ContractError
 from leyline.limits import MESSAGE_SIZE_BYTES
+from leyline.messages.base import VERSION
+from leyline.messages.decisions import Command, Score
+from leyline.messages.envelope import Envelope, Event
+from leyline.messages.sites import Candidate, SiteInfo
 
 _HEADER: Final = struct.Struct("<4sHHII")
 HEADER_SIZE_BYTES: Final = _HEADER.size
 _MAGIC: Final = b"LEYL"
 
-AnyMessage = (
-    messages.Event
-    | messages.Envelope
-    | messages.Command
-    | messages.Score
-    | messages.SiteInfo
-    | messages.Candidate
-)
+AnyMessage = Event | Envelope | Command | Score | SiteInfo | Candidate
 """Every message that may stand alone."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -67,7 +63,7 @@ def encode_into(message: AnyMessage, buffer: bytearray) -> int:
         )
     checksum = zlib.crc32(memoryview(buffer)[HEADER_SIZE_BYTES:])
     body_size_bytes = size_bytes - HEADER_SIZE_BYTES
-    _HEADER.pack_into(buffer, 0, _MAGIC, messages.VERSION, 0, body_size_bytes, checksum)
+    _HEADER.pack_into(buffer, 0, _MAGIC, VERSION, 0, body_size_bytes, checksum)
     return size_bytes
 
 
@@ -93,9 +89,9 @@ def decode(data: bytes | bytearray | memoryview) -> AnyMessage:
     body = view[HEADER_SIZE_BYTES:]
     if magic != _MAGIC or reserved:
         raise ContractError("not a Leyline message: its first eight bytes are not the header's")
-    if version != messages.VERSION:
+    if version != VERSION:
         raise ContractError(
-            f"message of contract version {version} refused: this is version {messages.VERSION}"
+            f"message of contract version {version} refused: this is version {VERSION}"
         )
     if size_bytes != len(body):
         raise ContractError(

@@ -1,0 +1,64 @@
+"""What Tamiyo decides, and why, for Kasmina to carry out."""
+
+from __future__ import annotations
+
+from leyline.messages.base import Message, Name
+
+
+class Germinate(Message, frozen=True, tag="germinate"):
+    """Build a blueprint for a seed, prove that it fits and put it on trial."""
+
+    seed: Name
+    site: Name
+    blueprint: Name
+    cause: str
+
+
+class Advance(Message, frozen=True, tag="advance"):
+    """Move a seed to its next stage; `to` is the number of a Stage."""
+
+    seed: Name
+    to: int
+    cause: str
+
+
+class Cull(Message, frozen=True, tag="cull"):
+    """Remove a seed and keep its place empty for some epochs."""
+
+    seed: Name
+    cause: str
+    embargo_epochs: int
+
+
+Command = Germinate | Advance | Cull
+"""What a policy may ask for."""
+
+
+class Score(Message, frozen=True, tag="score"):
+    """One candidate that a decision considered: what it brought, what was asked of it."""
+
+    seed: Name
+    site: Name
+    blueprint: Name
+    parameters: int
+    gain: float
+    """Held-out loss without the seed minus with it."""
+    gain_error: float
+    """Standard error of the gain, over held-out batches."""
+    threshold: float
+    """The gain it had to exceed."""
+    steps: int
+    """Trial steps it was trained for."""
+    chosen: bool
+
+
+class Decision(Message, frozen=True, tag="decision"):
+    """What a policy wants done at one boundary, and why. No commands means "hold"."""
+
+    epoch: int
+    policy: Name
+    cause: str
+    commands: tuple[Command, ...] = ()
+    scores: tuple[Score, ...] = ()
+    late: bool = False
+    """The policy's answer came too late and was discarded; a resumed run holds here too."""

@@ -1,0 +1,83 @@
+"""What a run tells of its course: metrics, timings, faults, its start and end."""
+
+from __future__ import annotations
+
+from leyline.messages.base import Message, Name
+
+
+class RunStarted(Message, frozen=True, tag="run_started"):
+    """A run, or a resumed part of one, begins."""
+
+    run_id: Name
+    epoch: int
+    num_epochs: int
+    host_parameters: int
+    model: str
+    resumed: bool
+
+
+class StepMetrics(Message, frozen=True, tag="step"):
+    """The loss of one training step."""
+
+    step: int
+    loss: float
+
+
+class EpochMetrics(Message, frozen=True, tag="epoch"):
+    """The metrics of one epoch and the shape of the network after it."""
+
+    epoch: int
+    num_epochs: int
+    step: int
+    metrics: dict[str, float]
+    parameters: int
+    stages: dict[str, int]
+    """Seeds by stage name."""
+
+
+class LifecycleMetrics(Message, frozen=True, tag="lifecycle"):
+    """How the seeds' lives went on between the boundary before and this one."""
+
+    epoch: int
+    stages: dict[str, int]
+    """Seeds by stage name."""
+    transitions: int
+    """Transitions made since the boundary before."""
+    mean_alpha: float
+    """Mean alpha of the seeds in GRAFTING; NaN if there are none."""
+    seed_checkpoints: int
+    """Seed records committed since the run began."""
+    faults: int
+    """Faults that were contained since the boundary before."""
+    refusals: int
+    """Requests that were refused since the boundary before."""
+
+
+class BoundaryTiming(Message, frozen=True, tag="boundary"):
+    """Where one boundary's time went, in ms; `outside` holds what is timed apart from it."""
+
+    epoch: int
+    gather_ms: float
+    decide_ms: float
+    apply_ms: float
+    outside_ms: dict[str, float]
+
+
+class Fault(Message, frozen=True, tag="fault"):
+    """Something failed and was contained."""
+
+    epoch: int
+    step: int
+    where: Name
+    what: str
+    action: str
+
+
+class RunEnded(Message, frozen=True, tag="run_ended"):
+    """A run ends: "finished", "interrupted" or "failed"."""
+
+    run_id: Name
+    epoch: int
+    status: Name
+    parameters: int
+    metrics: dict[str, float]
