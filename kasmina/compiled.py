@@ -7,9 +7,12 @@ compiled modules has imported it already.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 _WRAPPED = "_torchdynamo_orig_callable"
@@ -38,3 +41,11 @@ def compile_alike(copied: nn.Module, module: nn.Module) -> None:
         held = inspect.getclosurevars(module._compiled_call_impl).nonlocals
         if callable(held.get("self")):
             copied._compiled_call_impl = held["self"](copied._call_impl)
+
+
+def nothing_compiled() -> AbstractContextManager[None]:
+    """Run what is compiled as it was written; where nothing can be, its import is saved."""
+    if "torch._dynamo" in sys.modules:
+        stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+        return stance
+    return nullcontext()

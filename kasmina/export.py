@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 import operator
 from collections.abc import Callable
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, Final, get_type_hints
 
+import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from kasmina.guard import attempt
 from kasmina.sites.layout import layout_of
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import attached_seeds, detach_seed
@@ -23,13 +25,14 @@ def export(model: nn.Module) -> nn.Module:
     """Copy a grown model into plain torch modules.
 
     Each module with seeds keeps its class, its names and its attributes, so code that looks into
-    it goes on working. Its forward becomes a torch.fx.GraphModule, its child `grown_0`, that runs
-    the class's own forward and adds what the seeds add, with alpha baked in; seeds at alpha 0 are
-    left out. A Sequential must not gain a member, so its last one is wrapped instead, and only
-    there do names change: they gain the prefix `host.`.
+    it goes on working. Its forward is the class's own with whatever arguments come, followed by a
+    torch.fx.GraphModule, its child `grown_0`, that adds what the seeds add, with alpha baked in;
+    seeds at alpha 0 are left out. A Sequential must not gain a member, so its last one is wrapped
+    instead, and only there do names change: they gain the prefix `host.`.
 
-    A module that returns more than a tensor goes on doing so; a dataclass must be known to torch
-    by `torch.export.register_dataclass`, as those of Hugging Face are.
+    A module that returns more than a tensor goes on doing so. A dataclass must be known to torch
+    by `torch.export.register_dataclass`, as those of Hugging Face are; one that only a call can
+    tell of is an AssertionError in that call, which names the site and this way out.
 
     Args:
         model: a grown (or ungrown) module; it is not changed.
@@ -39,8 +42,8 @@ def export(model: nn.Module) -> nn.Module:
         on chunks run side by side, which a plain module does one by one), and the same mode.
 
     Raises:
-        ExportError: a grown module's forward takes *args or **kwargs, or it is a Sequential with a
-            forward of its own.
+        ExportError: a grown module's forward is annotated to return a dataclass that torch does
+            not know, or it is a Sequential with a forward of its own.
         TrialError: the model cannot be copied.
     """
     plain = copy_module(model)
@@ -58,14 +61,19 @@ def export(model: nn.Module) -> nn.Module:
 
 def _make_plain(site: str, module: nn.Module, seeds: list[GraftedSeed]) -> None:
     if not isinstance(module, nn.Sequential):
-        grown = _graph_module(site, module, _own_forward(module), seeds)
+        _check_annotation(site, module)
+        graph = fx.Graph()
+        _, _, output = (graph.placeholder(name) for name in ("module", "args", "output"))
+        grown = _graph_module(site, module, output, {}, seeds)
         number = next(n for n in itertools.count() if not hasattr(module, f"grown_{n}"))
         module.add_module(f"grown_{number}", grown)
-        module.__dict__["forward"] = grown
+        module.__dict__["forward"] = _followed(module, grown)
     elif type(module).forward is nn.Sequential.forward:
         name, last = list(module._modules.items())[-1]
         assert last is not None
-        module._modules[name] = _graph_module(site, last, last, seeds)
+        graph = fx.Graph()
+        output = graph.call_module("host", (graph.placeholder("input"),))
+        module._modules[name] = _graph_module(site, last, output, {"host": last}, seeds)
     else:
         raise ExportError(
             f"site {site!r}: {type(module).__name__} is a Sequential with a forward of its own, "
@@ -73,9 +81,16 @@ def _make_plain(site: str, module: nn.Module, seeds: list[GraftedSeed]) -> None:
         )
 
 
-def _own_forward(module: nn.Module) -> nn.Module:
-    """A module without names of its own that runs the forward of another one's class."""
-    return _calling(functools.partial(type(module).forward, module), training=module.training)
+def _followed(module: nn.Module, grown: nn.Module) -> Callable[..., Any]:
+    """The forward of a module's class, with any arguments, and then what a graph makes of it.
+
+    A hook does that for every signature, where a graph cannot pass *args and **kwargs on. It is on
+    a module that is no child: hooks on children switch off fast paths. fx traces through it, for
+    the call is not looked up on the class.
+    """
+    own = _calling(functools.partial(type(module).forward, module), training=module.training)
+    own.register_forward_hook(grown)
+    return functools.partial(nn.Module.__call__, own)
 
 
 def _calling(function: Callable[..., Any], *, training: bool) -> nn.Module:
@@ -86,42 +101,70 @@ def _calling(function: Callable[..., Any], *, training: bool) -> nn.Module:
 
 
 def _graph_module(
-    site: str, module: nn.Module, host: nn.Module, seeds: list[GraftedSeed]
+    site: str,
+    module: nn.Module,
+    output: fx.Node,
+    root: dict[str, nn.Module],
+    seeds: list[GraftedSeed],
 ) -> fx.GraphModule:
-    graph = fx.Graph()
-    arguments, keywords = _placeholders(site, module, graph)
-    output = graph.call_module("host", arguments, keywords)
-    root: dict[str, Any] = {"host": host}
-    packing = None if _returns_tensor(module) else _Packing(graph, output)
+    """The graph so far, up to a module's output, with what the seeds add to that."""
+    graph = output.graph
+    packing = None if _returns_tensor(module) else _Packing(site, output)
     main = output if packing is None else packing.main
     for number, seed in enumerate(seeds):
         root[f"seed_{number}"] = seed.body
         main = _add(graph, main, f"seed_{number}", seed)
     graph.output(main if packing is None else packing.around(main))
     if packing is not None:
-        root["flatten"] = _calling(pytree.tree_flatten, training=module.training)
-        root["unflatten"] = _calling(pytree.tree_unflatten, training=module.training)
+        root |= {n: _calling(f, training=module.training) for n, f in packing.FUNCTIONS.items()}
     grown = fx.GraphModule(root, graph, class_name=type(module).__name__)
     grown.training = module.training
     return grown
 
 
 def _returns_tensor(module: nn.Module) -> bool:
-    """Whether a module of torch is known to return a tensor; of others only a call can tell."""
-    return layout_of(module) is not None and not isinstance(
-        module, nn.RNNBase | nn.MultiheadAttention
+    """Whether a forward of torch's own is known to return a tensor; of others only a call tells."""
+    return (
+        layout_of(module) is not None
+        and type(module).forward.__module__.startswith("torch.nn.")
+        and not isinstance(module, nn.RNNBase | nn.MultiheadAttention)
     )
+
+
+def _check_annotation(site: str, module: nn.Module) -> None:
+    hints = attempt(lambda: get_type_hints(type(module).forward))
+    kind = hints.get("return") if isinstance(hints, dict) else None
+    if isinstance(kind, type) and is_dataclass(kind) and kind not in pytree.SUPPORTED_NODES:
+        name = kind.__name__
+        raise ExportError(
+            f"site {site!r}: {type(module).__name__} returns a {name}, a dataclass that torch does "
+            f"not know; call torch.export.register_dataclass({name}) first, also where the export "
+            "is to run, or export to .safetensors instead"
+        )
 
 
 class _Packing:
     """The nodes that take the first tensor out of whatever a module returns, and put one back."""
 
-    def __init__(self, graph: fx.Graph, output: fx.Node):
-        self._graph = graph
+    FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+        "flatten": pytree.tree_flatten,
+        "unflatten": pytree.tree_unflatten,
+        "is_tensor": torch.is_tensor,
+    }
+    """What the nodes call, by target."""
+
+    def __init__(self, site: str, output: fx.Node):
+        self._graph = graph = output.graph
         flat = graph.call_module("flatten", (output,))
         self._leaves = graph.call_function(operator.getitem, (flat, 0))
         self._spec = graph.call_function(operator.getitem, (flat, 1))
         self.main = graph.call_function(operator.getitem, (self._leaves, 0))
+        known = graph.call_module("is_tensor", (self.main,))
+        advice = (
+            f"site {site!r} returned something in which torch.utils._pytree finds no tensor first; "
+            "make its class known by torch.export.register_dataclass or register_pytree_node"
+        )
+        graph.call_function(torch._assert, (known, advice))
 
     def around(self, main: fx.Node) -> fx.Node:
         """The same output with another first tensor."""
@@ -145,24 +188,3 @@ def _add(graph: fx.Graph, host: fx.Node, target: str, seed: GraftedSeed) -> fx.N
     if num_chunks > 1:
         grown = graph.call_method("slice_scatter", (host, grown, axis, start, start + width))
     return grown
-
-
-def _placeholders(
-    site: str, module: nn.Module, graph: fx.Graph
-) -> tuple[tuple[fx.Node, ...], dict[str, Any]]:
-    arguments: list[fx.Node] = []
-    keywords: dict[str, Any] = {}
-    # A module grown above has a module for its forward, whose own forward tells the names.
-    forward = getattr(module.forward, "forward", module.forward)
-    for parameter in inspect.signature(forward).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise ExportError(
-                f"site {site!r}: {type(module).__name__}.forward takes *{parameter.name}, which "
-                "plain modules cannot pass on; export to .safetensors instead"
-            )
-        node = graph.placeholder(parameter.name, default_value=parameter.default)
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            keywords[parameter.name] = node
-        else:
-            arguments.append(node)
-    return tuple(arguments), keywords

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ def fault_of(body: nn.Module, host: Tensor) -> Tensor | str:
     """
     if host.is_nested:
         return "the host's output is a nested tensor, which has no one shape to extend"
-    grown = attempt(lambda: body(host))
+    grown = attempt(lambda: body(readable(host)))
     if isinstance(grown, Exception):
         return describe(grown)
     if not isinstance(grown, Tensor):
@@ -73,6 +73,17 @@ def fault_of(body: nn.Module, host: Tensor) -> Tensor | str:
     if grown.layout != host.layout:
         return f"it returned {grown.layout} for {host.layout}"
     return grown
+
+
+def readable(host: Tensor) -> Tensor:
+    """What a body is given: the tensor, or a copy in the ordinary layout where torch would crash.
+
+    The backward pass of torch 2.13's group norm over a channels-last tensor that takes no gradient
+    ends the process, as below a frozen part of the host and in every trial.
+    """
+    if host.requires_grad or host.ndim < 4 or not torch.is_grad_enabled():
+        return host
+    return host.contiguous()
 
 
 def proof_fault(body: nn.Module, host: Tensor) -> str | None:
@@ -110,7 +121,16 @@ def _dry_run(body: nn.Module, host: Tensor) -> str | None:
         return "it changes its input in place"
     if not bool(torch.isfinite(grown).all()):
         return "its output is not finite at birth"
-    return _backward_fault(kept, host)
+    fault = _backward_fault(kept, host)
+    if fault is None and _state_shapes(kept) != _state_shapes(body):
+        return "running it changes the shape of its own state, which no checkpoint could restore"
+    return fault
+
+
+def _state_shapes(body: nn.Module) -> dict[str, Any]:
+    """Shape and dtype of everything that a checkpoint holds of a module."""
+    state = body.state_dict()
+    return {n: (t.shape, t.dtype) for n, t in state.items() if isinstance(t, Tensor)}
 
 
 def _backward_fault(body: nn.Module, host: Tensor) -> str | None:

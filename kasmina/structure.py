@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -11,15 +10,14 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kasmina.blueprints import Risk, catalogue
 from kasmina.lightning_file import read_state_dict
-from kasmina.sites.shape import SiteShape
-from kasmina.slots.chunked import graft
+from kasmina.slots.description import SeedDescription
 from kasmina.slots.grafted_seed import GraftedSeed
-from kasmina.slots.slot import SLOT, attach_seed, attached_seeds, detach_seed, refusal
-from leyline import BlueprintError, CheckpointError, ExportError, SiteError
+from kasmina.slots.slot import SLOT, attach_seed, attached_seeds, detach_seed
+from kasmina.slots.snapshot import Snapshot, held_seeds
+from kasmina.stored_seeds import build, check_fit, described_seeds
+from leyline import CheckpointError, ExportError
 
-_DESCRIPTION: Final = f"{SLOT}._extra_state"
 MODEL_FILE: Final = "model.safetensors"
 """Name of the file inside an Esper checkpoint directory that holds the model's state dict."""
 
@@ -35,30 +33,6 @@ def detach(model: nn.Module) -> nn.Module:
     return model
 
 
-def described_seeds(state_dict: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The seeds that a state dict describes, by (site name, key in the slot), in order."""
-    found = {}
-    for name, value in state_dict.items():
-        if name == _DESCRIPTION or name.endswith("." + _DESCRIPTION):
-            site = name.removesuffix(_DESCRIPTION).removesuffix(".")
-            try:
-                for seed in json.loads(bytes(value.tolist())):
-                    number, num_chunks = map(int, seed["chunk"])
-                    if not 0 <= number < num_chunks:
-                        raise ValueError(f"chunk {number} of {num_chunks}")
-                    found[site, str(seed["key"])] = {
-                        "seed": str(seed["seed"]),
-                        "blueprint": str(seed["blueprint"]),
-                        "shape": SiteShape.from_dict(seed["shape"]),
-                        "chunk": (number, num_chunks),
-                    }
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise CheckpointError(
-                    f"the description of the seeds at {site!r} is damaged: {error}"
-                ) from error
-    return found
-
-
 def match_structure(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
     """Give a model exactly the seeds that a state dict describes, in that order.
 
@@ -66,52 +40,44 @@ def match_structure(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
 
     Raises:
         SiteError, BlueprintError, CheckpointError: a site, a blueprint or the description itself
-            is not to be had; nothing was changed.
+            is not to be had, or a seed does not fit its site or its tensors; nothing was changed.
     """
     wanted = described_seeds(state_dict)
+    check_fit(model, state_dict, wanted)
     held = {
-        (site, seed.seed.rsplit("/", 1)[-1]): (module, seed)
-        for site, module, seed in attached_seeds(model).values()
+        (site.site, seed.seed.rsplit("/", 1)[-1]): (site.module, seed)
+        for site in held_seeds(model)
+        for seed in site.seeds
     }
     fitting = {
-        key: seed
-        for key, (_, seed) in held.items()
-        if key in wanted
-        and (wanted[key]["blueprint"], wanted[key]["chunk"]) == (seed.blueprint, seed.chunk)
+        place: seed
+        for place, (_, seed) in held.items()
+        if place in wanted and _is_as_described(seed, wanted[place])
     }
     seeds = {
-        key: fitting.get(key) or _built(model, key[0], described)
-        for key, described in wanted.items()
+        place: fitting.get(place) or build(model, place[0], described)
+        for place, described in wanted.items()
     }
     if list(held) == list(fitting) == list(wanted):
         return
-    for module, seed in held.values():
-        detach_seed(module, seed)
-    # Anew in the order described: the output of one seed at a site is the input of the next.
-    for (site, _), seed in seeds.items():
-        attach_seed(site, model.get_submodule(site), seed)
-
-
-def _built(model: nn.Module, site: str, described: Mapping[str, Any]) -> GraftedSeed:
-    """A seed as described, where and like what the module at its site is."""
+    before = Snapshot(model)
     try:
-        module = model.get_submodule(site)
-    except AttributeError:
-        raise SiteError(
-            f"the state has a seed at {site!r}, which {type(model).__name__} does not have; "
-            "load it into the host that it was grown on"
-        ) from None
-    reason = refusal(module)
-    if reason is not None:
-        raise SiteError(f"the state has a seed at {site!r}, which cannot carry one: {reason}")
-    kind = catalogue[described["blueprint"]]
-    body = kind.build(described["shape"], rng_seed=0)
-    seed = graft(body, shielded=kind.risk is Risk.HIGH, **described)
-    like = next(module.parameters(), next(model.parameters(), None))
-    if like is not None:
-        seed.to(device=like.device)
-        seed.body.to(dtype=like.dtype)
-    return seed
+        for module, seed in held.values():
+            detach_seed(module, seed)
+        # Anew in the order described: the output of one seed at a site is the input of the next.
+        for (site, _), seed in seeds.items():
+            attach_seed(site, model.get_submodule(site), seed)
+    except BaseException:
+        before.restore()
+        raise
+
+
+def _is_as_described(seed: GraftedSeed, described: SeedDescription) -> bool:
+    return (seed.blueprint, seed.chunk, seed.shape.to_dict()) == (
+        described.blueprint,
+        described.chunk,
+        described.shape.to_dict(),
+    )
 
 
 def grow_on_load(model: nn.Module) -> Any:
@@ -141,19 +107,28 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         The same model, grown and loaded.
 
     Raises:
-        CheckpointError: the file is missing, damaged or does not fit the model.
+        CheckpointError: the file is missing, damaged or does not fit the model, which is then as
+            it was: the same seeds, the same weights.
     """
     state_dict = _without_prefix(model, _read(Path(path)))
+    before = Snapshot(model, state_dict)
     try:
-        match_structure(model, state_dict)
-        seeds_alone = bool(state_dict) and all(is_seed_key(name) for name in state_dict)
-        missed = model.load_state_dict(state_dict, strict=not seeds_alone)
-        wrong = [n for n in (*missed.missing_keys, *missed.unexpected_keys) if is_seed_key(n)]
-        if wrong:
-            raise CheckpointError(f"{path} does not hold its seeds whole: see {', '.join(wrong)}")
-    except (SiteError, BlueprintError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {error}") from error
+        _load(model, state_dict)
+    except BaseException as error:
+        before.restore()
+        if isinstance(error, ValueError | RuntimeError):
+            raise CheckpointError(f"{path} does not fit {type(model).__name__}: {error}") from error
+        raise
     return model
+
+
+def _load(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    match_structure(model, state_dict)
+    seeds_alone = bool(state_dict) and all(is_seed_key(name) for name in state_dict)
+    missed = model.load_state_dict(state_dict, strict=not seeds_alone)
+    wrong = [n for n in (*missed.missing_keys, *missed.unexpected_keys) if is_seed_key(n)]
+    if wrong:
+        raise CheckpointError(f"it does not hold its seeds whole: see {', '.join(wrong)}")
 
 
 def save_seeds(model: nn.Module, path: str | Path) -> None:
@@ -172,7 +147,10 @@ def save_seeds(model: nn.Module, path: str | Path) -> None:
     seeds = {n: tensor.clone() for n, tensor in model.state_dict().items() if is_seed_key(n)}
     if not seeds:
         raise ExportError(f"{type(model).__name__} carries no seeds, so there is nothing to save")
-    safetensors.torch.save_file(seeds, path)
+    try:
+        safetensors.torch.save_file(seeds, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def is_seed_key(name: str) -> bool:

@@ -48,6 +48,8 @@ class Publisher:
         self._sent = dict.fromkeys(Priority, 0)
         self._num_failures = 0
         self._failures_in_a_row = 0
+        # A stream of its own: the run's must not move because a server is away.
+        self._jitter = random.Random()  # noqa: S311 -- jitter, not a secret
         self._is_stopping = False
         self._wake = threading.Event()
         self._progress = threading.Condition()
@@ -153,7 +155,7 @@ class Publisher:
             return _POLL_INTERVAL_S
         doublings = min(self._failures_in_a_row - 1, _MAX_DOUBLINGS)
         backoff_s = min(_FIRST_BACKOFF_S * (1 << doublings), _LONGEST_BACKOFF_S)
-        return backoff_s * (1 + random.random()) / 2  # noqa: S311 -- jitter, not a secret
+        return backoff_s * (1 + self._jitter.random()) / 2
 
     def _is_done(self) -> bool:
         """Nothing waits, and a server that can be reached has been sent the history too."""

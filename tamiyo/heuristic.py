@@ -79,6 +79,8 @@ class HeuristicPolicy:
         last = rules.window_fraction * packet.num_epochs - _EPOCHS_TO_GRAFT
         if packet.num_epochs and packet.epoch > last:
             return [], "the growth window has closed"
+        if not state.schema.candidates:
+            return [], "no race: no blueprint that may race fits a site that may grow"
         race = self._races + 1
         plantings = choose_plantings(state, at_most=rules.max_candidates, race=race)
         if not plantings:

@@ -56,7 +56,9 @@ def judge(
     if winner is not None:
         place = scores.index(winner)
         winner = scores[place] = msgspec.structs.replace(winner, chosen=True)
-        cause = f"graft {_against(winner)}, best of {len(scores)}"
+        outdone = any(score.gain > winner.gain for score in able)
+        rule = " once rent for parameters is taken off" if outdone else ""
+        cause = f"graft {_against(winner)}, best of {len(scores)}{rule}"
     else:
         cause = f"no graft: {_miss(state, able, len(scores))}"
     commands = [_command(score, flaws[score.seed], len(scores)) for score in scores]

@@ -17,6 +17,7 @@ from leyline import ConfigError
 
 ENVIRONMENT_PREFIX: Final = "ESPER_"
 POLICIES: Final = ("heuristic", "schedule", "hold")
+_LARGEST_RNG_SEED: Final = 2**63 - 1
 _AT_LEAST_ONE: Final = (
     "num_epochs",
     "max_sites",
@@ -58,13 +59,15 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     blueprints: tuple[str, ...] = ()
     """Names of the blueprints that may race; empty: every one that fits."""
     param_budget: int | None = None
-    """Parameters growth may add in all; None: as many as the host has, and at least 16,384."""
+    """Parameters growth may add in all; None: as many as the host has, and at least 16,384. Races
+    keep to it; a schedule plants what it names, whatever the size."""
     telemetry: str = "embedded"
     """"embedded", "memory", "off", or a redis://, rediss:// or unix:// URL."""
     run_dir: str | None = None
     """The run's directory; None: a fresh dated one under runs/."""
     rng_seed: int = 0
-    """Seeds everything that growth draws; the run's own random streams are left alone."""
+    """Seeds everything that growth draws, 0 to 2**63 - 1; the run's own random streams are left
+    alone."""
     num_epochs: int | None = None
     """Epochs the run will have; Lightning's max_epochs where None."""
     ramp_epochs: int = 1
@@ -123,6 +126,8 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             _require(value is None or 0.0 < value < math.inf, field, value, "above 0 and finite")
         percentage = self.rollout_percentage
         _require(0 <= percentage <= 100, "rollout_percentage", percentage, "0 to 100")
+        largest = _LARGEST_RNG_SEED
+        _require(0 <= self.rng_seed <= largest, "rng_seed", self.rng_seed, f"0 to {largest}")
         _require(bool(self.sites), "sites", self.sites, "'auto' or patterns of site names")
         if self.grafting != "linear" or self.grafting_options:
             # Imported here, because kasmina brings torch, for which `--help` must not wait.
@@ -147,6 +152,24 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def grows(self) -> bool:
         """Whether anything may grow: not when held or disabled."""
         return self.enabled and self.policy != "hold"
+
+    def schedule_flaw(self, num_epochs: int) -> str | None:
+        """What of the schedule can never take effect, in one line; None if all can.
+
+        Args:
+            num_epochs: epochs the run will have; 0 if that is not known.
+        """
+        if not self.grows or self.policy != "schedule":
+            return None
+        if not self.schedule:
+            return "the schedule is empty, so nothing will grow; give entries or policy='hold'"
+        late = [entry for entry in self.schedule if entry[0] > num_epochs - 1]
+        if not late or not num_epochs:
+            return None
+        return (
+            f"schedule entries {late} can never take effect: what is planted after epoch "
+            f"{num_epochs - 1} of {num_epochs} has no epoch to train in; name earlier epochs"
+        )
 
 
 def _require(condition: bool, field: str, value: object, allowed: str) -> None:

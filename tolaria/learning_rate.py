@@ -28,6 +28,7 @@ _DEFAULT_TRIAL_LEARNING_RATE: Final = 3e-3
 _CANNOT_GROW: Final[dict[type[Optimizer], str]] = {
     torch.optim.LBFGS: "takes one parameter group only",
     torch.optim.SparseAdam: "takes sparse gradients only, and seeds have dense ones",
+    **({torch.optim.Muon: "takes matrices only"} if hasattr(torch.optim, "Muon") else {}),
 }
 
 Group = dict[str, Any]

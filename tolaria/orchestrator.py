@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,9 @@ from tolaria.learning_rate import UnifiedLRController, refuse_unfit
 from tolaria.policies import build_policy
 from tolaria.recovery import LossWatch, Recovery
 from tolaria.session import Session
+from tolaria.turnstile import Turnstile
+
+_LOG = logging.getLogger("esper")
 
 
 class Orchestrator:
@@ -84,6 +88,7 @@ class Orchestrator:
         self.boundary = Boundary(*parts, self.controller, session.record, config.embargo_epochs)
         self._owns_checkpoints = False
         self._closed = False
+        self._turnstile = Turnstile(self.executor.table)
         self._num_faults = 0
         self._steps_this_epoch = 0
         self._losses = LossWatch()
@@ -155,6 +160,8 @@ class Orchestrator:
         strange = [s for s in attached_seeds(self.model) if s not in self.executor.table]
         if self.config.grows:
             plain_loop.refuse_seeds(strange, type(self.model).__name__)
+        if (flaw := self.config.schedule_flaw(self.num_epochs)) is not None:
+            _LOG.warning("%s", flaw)
         # An optimizer may still have the groups of seeds that were taken off since.
         self.rates.reconcile(self.executor.live_seeds(), self.executor.take_moments)
         self.session.record(
@@ -186,19 +193,21 @@ class Orchestrator:
         Raises:
             NonFiniteError: the loss is not finite and no seed can be blamed for it.
             ConfigError: the loss is not one number.
-            RunError: the run is closed.
+            OwnerError: another thread owns the run; nothing was changed.
+            RunError: the run is closed, or the call comes from a callback; nothing was changed.
         """
         self._refuse_closed()
-        self.step += 1
-        self._steps_this_epoch += 1
-        value = self._losses.observe(loss)
-        if value is not None and math.isfinite(value):
-            self.session.record(StepMetrics(step=self.step, loss=value))
-        elif value is not None:
-            self._recover(value, batch)
-        for seed, fault in self.executor.after_step(value).items():
-            self._fault(f"graft of {seed}", fault, "its alpha stays until it is taken out")
-        self.rates.follow()
+        with self._turnstile:
+            value = self._losses.observe(loss)
+            self.step += 1
+            self._steps_this_epoch += 1
+            if value is not None and math.isfinite(value):
+                self.session.record(StepMetrics(step=self.step, loss=value))
+            elif value is not None:
+                self._recover(value, batch)
+            for seed, fault in self.executor.after_step(value).items():
+                self._fault(f"graft of {seed}", fault, "its alpha stays until it is taken out")
+            self.rates.follow()
 
     def epoch_boundary(self, metrics: Mapping[str, Any], *, whole: bool = True) -> BoundaryReport:
         """End an epoch: measure what is due, decide, change the model, report.
@@ -209,47 +218,12 @@ class Orchestrator:
 
         Raises:
             ConfigError: a setting names a metric, site or blueprint that there is not.
-            RunError: the run is closed.
+            OwnerError: another thread owns the run; nothing was changed.
+            RunError: the run is closed, or the call comes from a callback; nothing was changed.
         """
         self._refuse_closed()
-        numbers = numbers_of(metrics)
-        if whole:
-            check_monitor(self.config.monitor, numbers, self.session.recorder.view.metrics)
-        self.epoch += 1
-        outside = StageTimer(self._clock_s, self._carried_ms)
-        self._carried_ms = {}
-        for seed, fault in self.executor.take_faults().items():
-            self._fault(f"seed {seed}", fault, "it is out; the host goes on without it")
-        ready = self.boundary.ready()
-        if self.config.grows:
-            self.growth.measure(
-                self.session,
-                outside,
-                epoch=self.epoch,
-                num_steps=self._steps_this_epoch,
-                ready=ready,
-            )
-        with outside.stage("snapshot"):
-            self.recovery.take(self.epoch, self.step)
-        inside = StageTimer(self._clock_s)
-        outcome = self._commit(numbers, inside) if ready else self.boundary.held(self.epoch)
-        reports = list(outcome.reports)
-        if self.config.grows:
-            reports += self.growth.follow_up(reports, outside, self.epoch)
-        for fault in self.executor.lifecycle.take_callback_faults():
-            self._fault("transition callback", fault, "the transition stands")
-        for event in self._events(outcome.decision, reports, numbers):
-            self.session.record(event)
-        self.executor.ramp_steps = max(1, self._steps_this_epoch * self.config.ramp_epochs)
-        self._steps_this_epoch = 0
-        if self._owns_checkpoints:
-            with outside.stage("checkpoint"):
-                self._save(None)
-        report = BoundaryReport.of(
-            outcome.decision, reports, inside.took_ms, outside_ms=outside.took_ms
-        )
-        self.session.record(report.timing())
-        return report
+        with self._turnstile:
+            return self._pass_boundary(metrics, whole)
 
     def on_transition(self, callback: TransitionCallback) -> CallbackHandle:
         """Have a function told of every transition of a seed, by its SeedReport.
@@ -306,6 +280,46 @@ class Orchestrator:
         self.close("interrupted" if stopped else "finished" if kind is None else "failed")
 
     # --- parts of a boundary -----------------------------------------------------------------
+
+    def _pass_boundary(self, metrics: Mapping[str, Any], whole: bool) -> BoundaryReport:
+        numbers = numbers_of(metrics)
+        if whole:
+            check_monitor(self.config.monitor, numbers, self.session.recorder.view.metrics)
+        self.epoch += 1
+        outside = StageTimer(self._clock_s, self._carried_ms)
+        self._carried_ms = {}
+        for seed, fault in self.executor.take_faults().items():
+            self._fault(f"seed {seed}", fault, "it is out; the host goes on without it")
+        ready = self.boundary.ready()
+        if self.config.grows:
+            self.growth.measure(
+                self.session,
+                outside,
+                epoch=self.epoch,
+                num_steps=self._steps_this_epoch,
+                ready=ready,
+            )
+        with outside.stage("snapshot"):
+            self.recovery.take(self.epoch, self.step)
+        inside = StageTimer(self._clock_s)
+        outcome = self._commit(numbers, inside) if ready else self.boundary.held(self.epoch)
+        reports = list(outcome.reports)
+        if self.config.grows:
+            reports += self.growth.follow_up(reports, outside, self.epoch)
+        for fault in self.executor.lifecycle.take_callback_faults():
+            self._fault("transition callback", fault, "the transition stands")
+        for event in self._events(outcome.decision, reports, numbers):
+            self.session.record(event)
+        self.executor.ramp_steps = max(1, self._steps_this_epoch * self.config.ramp_epochs)
+        self._steps_this_epoch = 0
+        if self._owns_checkpoints:
+            with outside.stage("checkpoint"):
+                self._save(None)
+        report = BoundaryReport.of(
+            outcome.decision, reports, inside.took_ms, outside_ms=outside.took_ms
+        )
+        self.session.record(report.timing())
+        return report
 
     def _commit(self, numbers: Mapping[str, float], timer: StageTimer) -> Outcome:
         outcome = self.boundary.commit(

@@ -32,6 +32,8 @@ class Session:
         wanted = config.seed_checkpoints and config.grows
         self.seed_records = SeedRecords(run.path / FILE_NAME) if wanted else None
         """Where seeds' records go; None leaves them in memory."""
+        self.report: Path | None = None
+        """The run's report, once it is written."""
         self._checkpoints_on = config.checkpoint
         self._closed = False
 
@@ -106,8 +108,9 @@ class Session:
             self.record(ended)
             try:
                 report.write(self.recorder.view, self.run.report)
-            except OSError as error:
-                _LOG.warning("the report could not be written to %s: %s", self.run.report, error)
+                self.report = self.run.report
+            except RunError as error:
+                _LOG.warning("the report could not be written: %s", error)
             self.recorder.sync()
         return self.bus.statistics()
 

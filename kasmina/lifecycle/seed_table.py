@@ -59,7 +59,7 @@ class SeedTable:
             OwnerError: another thread owns the table; so for all that changes it.
         """
         assert seed not in self._rows
-        self._check_owner()
+        self.check_owner()
         row = self._columns.append()
         self._columns.cells["site"][row] = site
         self._rows[seed] = row
@@ -105,7 +105,7 @@ class SeedTable:
 
     def column(self, name: str) -> NDArray[Any]:
         """A live column, to be written by the owner; take it anew after `add`."""
-        self._check_owner()
+        self.check_owner()
         return self._columns.column(name)
 
     def history(self, seed: str) -> list[tuple[Stage, Stage]]:
@@ -147,7 +147,7 @@ class SeedTable:
 
     def put(self, seed: str, **cells: float) -> None:
         """Write cells of one row."""
-        self._check_owner()
+        self.check_owner()
         row = self._rows[seed]
         for column, value in cells.items():
             self._columns.cells[column][row] = value
@@ -158,7 +158,7 @@ class SeedTable:
         Raises:
             LifecycleError: the lifecycle does not allow it now; nothing was changed.
         """
-        self._check_owner()
+        self.check_owner()
         row, cells = self._rows[seed], self._columns.cells
         stage, num_transitions = cells["stage"], cells["num_transitions"]
         was = stage[row]
@@ -188,7 +188,7 @@ class SeedTable:
         Returns:
             For each of the rows whether it was refused; those rows are as they were.
         """
-        self._check_owner()
+        self.check_owner()
         table = self._columns
         stage, made = table.column("stage")[rows], table.column("num_transitions")[rows]
         evidence: dict[str, Any] = {
@@ -209,7 +209,7 @@ class SeedTable:
 
     def end_epoch(self) -> None:
         """Count one live epoch in every row's stage and off every embargo."""
-        self._check_owner()
+        self.check_owner()
         epochs = self._columns.column("epochs_in_stage")
         np.add(epochs, 1, out=epochs)
         embargo = self._columns.column("embargo_epochs_left")
@@ -228,7 +228,7 @@ class SeedTable:
             CheckpointError: the record is damaged; nothing was changed.
         """
         saved = unpack_record(record)
-        self._check_owner()
+        self.check_owner()
         if saved.seed not in self._rows:
             self.add(saved.seed, saved.integer("site"))
         saved.write_to(self._columns, self._rows[saved.seed])
@@ -243,7 +243,7 @@ class SeedTable:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved table."""
-        self._check_owner()
+        self.check_owner()
         arrays = {name: column.cpu().numpy() for name, column in state["columns"].items()}
         names = list(state["names"])
         columns = SeedColumns()
@@ -251,7 +251,12 @@ class SeedTable:
         self._columns = columns
         self.names, self._rows = names, {name: row for row, name in enumerate(names)}
 
-    def _check_owner(self) -> None:
+    def check_owner(self) -> None:
+        """Refuse the calling thread if it may not change the table.
+
+        Raises:
+            OwnerError: another thread owns the table.
+        """
         if threading.get_ident() != self._owner:
             raise OwnerError(
                 f"the state table of {len(self)} seeds belongs to thread {self._owner_name!r} and "

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from kasmina.compiled import nothing_compiled
 from kasmina.rng import isolated_rng
 from kasmina.sites.disturbance import Disturber, Stream, measure_axes
 from kasmina.sites.layout import LEAVES, channel_axis, layout_of
@@ -79,7 +79,7 @@ def survey_copy(model: nn.Module, run: Callable[[nn.Module], Any]) -> Survey:
         found.refused.update(dict.fromkeys(candidates, reason))
         return found
     watch = Watch(model, candidates)
-    with _nothing_compiled(), _example_kept(model, found):
+    with nothing_compiled(), _example_kept(model, found):
         for mode, (training, grad) in enumerate([(True, True), (False, True), (False, False)]):
             model.train(training)
             tap = watch.tap(mode)
@@ -115,14 +115,6 @@ def _is_candidate(name: str, module: nn.Module) -> bool:
         return False
     has_own = any(parameter is not None for parameter in module._parameters.values())
     return isinstance(module, LEAVES) or has_own or any(True for _ in module.children())
-
-
-def _nothing_compiled() -> AbstractContextManager[None]:
-    """Run what is compiled as it was written; where nothing can be, its import is saved."""
-    if "torch._dynamo" in sys.modules:
-        stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
-        return stance
-    return nullcontext()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.autograd import forward_ad
 from kasmina.guard import contain, fault_of
 from kasmina.rng import derive_rng_seed
 from kasmina.sites.shape import SiteShape
+from kasmina.slots.description import read_seed_state, to_tensor
 from kasmina.slots.finite_check import FiniteCheck
 from kasmina.slots.shield import Shield
 from kasmina.slots.wall import extend, pass_by
@@ -88,16 +88,20 @@ class GraftedSeed(nn.Module):
             "is_fault_told": self.is_fault_told,
             "stream": None if shield is None else [shield.rng_seed, shield.num_calls],
         }
-        return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+        return to_tensor(state)
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Go on from a saved fault and random stream; a fault that is here already stays."""
-        values = json.loads(bytes(state.tolist()))
-        if values["fault"] is not None:
-            self.fail(values["fault"])
-            self.is_fault_told = values["is_fault_told"]
-        if self.shield is not None and values["stream"] is not None:
-            self.shield.rng_seed, self.shield.num_calls = values["stream"]
+    def set_extra_state(self, state: Any) -> None:
+        """Go on from a saved fault and random stream; a fault that is here already stays.
+
+        Raises:
+            CheckpointError: the state is damaged; nothing was changed.
+        """
+        stored = read_seed_state(state, f"seed {self.seed!r}")
+        if stored.fault is not None:
+            self.fail(stored.fault)
+            self.is_fault_told = stored.is_fault_told
+        if self.shield is not None and stored.stream is not None:
+            self.shield.rng_seed, self.shield.num_calls = stored.stream
 
     def blend(self, alpha: float) -> None:
         """Set alpha, 0 to 1. A seed that has faulted stays out of the forward pass."""

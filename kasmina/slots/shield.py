@@ -99,8 +99,8 @@ class _Parameters:
     def __init__(self, body: nn.Module):
         modules = list(body.modules())
         self._kinds = [_Kind(p) for m in modules for p in m._parameters.values() if p is not None]
-        tables: list[dict[str, Any]] = [m._parameters for m in modules if m._parameters]
-        tables += [m._modules for m in modules if m._modules]
+        tables: list[dict[str, Any]] = [m._parameters for m in modules]
+        tables += [m._modules for m in modules]
         self._tables = [(table, dict(table)) for table in tables]
 
     def restore(self) -> list[str]:

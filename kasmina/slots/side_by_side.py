@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
+from kasmina.guard import readable
 from kasmina.sites.shape import SiteShape
 from kasmina.slots.gate import Gate
 
@@ -99,7 +100,7 @@ class SideBySide:
         if gate is not None:
             host = gate.into(host, 1 if self._channels_first else -1, self._num)
         if self._channels_first:
-            grown = self._convolve(host, alphas, gate)
+            grown = self._convolve(readable(host), alphas, gate)
         else:
             rows = host.reshape(-1, self._num, host.shape[-1] // self._num)
             grown = self._multiply(rows, alphas, gate).reshape(host.shape)

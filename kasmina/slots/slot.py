@@ -8,7 +8,6 @@ away puts the class back, so a module without seeds is the untouched host again.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from functools import cache
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from kasmina.sites.output import main_tensor, with_main
 from kasmina.slots.chunked import Roster
+from kasmina.slots.description import read_descriptions, to_tensor
 from kasmina.slots.grafted_seed import GraftedSeed
 from leyline import SiteError
 
@@ -54,15 +54,20 @@ class Slot(nn.Module):
             {"key": key, **seed.describe()}
             for key, seed in zip(self._modules, self.seeds(), strict=True)
         ]
-        return torch.tensor(list(json.dumps(described).encode()), dtype=torch.uint8)
+        return to_tensor(described)
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take over which seeds were active and trainable; the modules themselves are there."""
-        for described in json.loads(bytes(state.tolist())):
-            seed = self._modules.get(described["key"])
+    def set_extra_state(self, state: Any) -> None:
+        """Take over which seeds were active and trainable; the modules themselves are there.
+
+        Raises:
+            CheckpointError: the description is damaged; nothing was changed.
+        """
+        owner = f"the slot of {', '.join(repr(seed.seed) for seed in self.seeds())}"
+        for described in read_descriptions(state, owner):
+            seed = self._modules.get(described.key)
             if isinstance(seed, GraftedSeed):  # else load_state_dict itself reports its keys
-                seed.active = described["active"] and seed.fault is None
-                seed.requires_grad_(described["trainable"])
+                seed.active = described.active and seed.fault is None
+                seed.requires_grad_(described.trainable)
 
 
 def _rebuild(host_class: type[nn.Module]) -> nn.Module:

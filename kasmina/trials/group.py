@@ -26,6 +26,7 @@ from kasmina.trials.replay import Replay
 from kasmina.trials.rows import Rows
 from kasmina.trials.shadow import MAX_GRADIENT_NORM, Shadow, descend, train_batch
 from kasmina.trials.trial import OptimizerRecipe, Trial
+from leyline import TrialError
 
 _EACH_BY_ITSELF: Final = (SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop)
 """Optimizers for which one over all parameters does what one for each would."""
@@ -61,7 +62,7 @@ class Group:
         elif self._rows is None:
             (trial,) = self.trials
             loss = partial(self._replay.loss, self.site, recording, batch, trial.act)
-            descend(loss, trial.module, trial.optimizer)
+            _refuse_spoilt(descend(loss, trial.module, trial.optimizer))
         else:
             self._step_together(self._rows, recording, batch)
         for trial in self.trials:
@@ -80,6 +81,7 @@ class Group:
             loss = rows.loss(recording, batch, [trial.act for trial in self.trials])
         if not loss.requires_grad:
             return  # every one of them has faulted in this very pass
+        _refuse_spoilt(loss)
         torch.autograd.backward(loss)
         self._clip()
         for optimizer in self._optimizers:
@@ -97,8 +99,15 @@ class Group:
         owners = torch.tensor([number for number, _ in owned], device=gradients[0].device)
         squares = torch.stack(list(torch._foreach_norm(gradients))).square()
         totals = squares.new_zeros(len(self.trials)).index_add_(0, owners, squares).sqrt()
+        _refuse_spoilt(totals)
         factors = (MAX_GRADIENT_NORM / (totals + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_(gradients, list(factors[owners].unbind()))
+
+
+def _refuse_spoilt(values: Tensor) -> None:
+    """Whose doing it is that a shared value is not finite, only passes alone can tell."""
+    if not bool(torch.isfinite(values).all()):
+        raise TrialError("a shared pass gave a loss or gradient that is not finite")
 
 
 def _joined(trials: Sequence[Trial], recipe: OptimizerRecipe) -> list[Optimizer]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from kasmina.blueprints import Risk, catalogue
+from kasmina.compiled import nothing_compiled
 from kasmina.guard import attempt, describe, proof_fault
 from kasmina.rng import derive_rng_seed, isolated_rng
 from kasmina.settings import kept_settings
@@ -47,6 +51,8 @@ class Nursery:
         rng_seed = self.birth_rng_seed(seed, blueprint, epoch)
         with kept_settings() as changed:
             body = kind.build(site.seed_shape, rng_seed)
+        if kind.risk is Risk.HIGH:
+            body = self._independent(body, blueprint)
         if changed:
             what = " and ".join(changed)
             raise BlueprintError(f"the factory of {blueprint!r} changes {what}; mend it")
@@ -65,6 +71,26 @@ class Nursery:
             module.to(device=like.device)
             module.body.to(dtype=like.dtype)
         return module
+
+    def _independent(self, body: nn.Module, blueprint: str) -> nn.Module:
+        """A body that shares nothing with the host, and nothing with another seed's.
+
+        Raises:
+            BlueprintError: it holds parameters or buffers of the host, which a trial would train,
+                or parameters without a size.
+        """
+        named = chain(self._model.named_parameters(), self._model.named_buffers())
+        hosts = {id(tensor): name for name, tensor in named}
+        its = f"the factory of {blueprint!r} returns a module"
+        for tensor in chain(body.parameters(), body.buffers()):
+            if id(tensor) in hosts:
+                name = hosts[id(tensor)]
+                raise BlueprintError(f"{its} that holds {name!r} of the host; give it a copy")
+            if isinstance(tensor, UninitializedParameter):
+                raise BlueprintError(f"{its} with lazy parameters; build it with its sizes")
+        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in body.parameters()):
+            return body  # the proof will find them; a copy has none
+        return copy.deepcopy(body)  # a factory may return one module again and again
 
     def _parameter_near(self, site: str) -> nn.Parameter | None:
         near = next(self._model.get_submodule(site).parameters(), None)
@@ -115,7 +141,8 @@ class Nursery:
             self._trials[seed] = trial
         pieces = cut(shadow, held_out)
         trials = list(self._trials.values())
-        report = attempt(lambda: run_race(shadow, trials, train_batches, pieces, recipe, rules))
+        with nothing_compiled():
+            report = attempt(lambda: run_race(shadow, trials, train_batches, pieces, recipe, rules))
         if isinstance(report, TrialError):
             raise report
         if isinstance(report, Exception):

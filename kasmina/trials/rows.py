@@ -126,6 +126,7 @@ def _proven(replay: Replay, site: str, num: int) -> Rows | str:
         recording, batch = replay.recording(index), replay.batches[index]
         if recording is None:
             continue
+        recording = recording.only(replay.plans[site].needed)
         output = recording.outputs[replay.plans[site].own]
         acts = [nudge(output, index * num + number) for number in range(num)]
         apart = [_gradient(replay, site, recording, batch, act) for act in acts]

@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import attach_seed, detach_seed
 from kasmina.trials.task import Task
+from leyline import TrialError
 
 HELD_OUT_RNG_SEED: Final = 0
 """Stream of every held-out pass: a loss that draws numbers draws the same with and without."""
@@ -106,10 +107,21 @@ def train_batch(shadow: Shadow, batch: Any, seed: nn.Module, optimizer: Any) -> 
     descend(lambda: shadow.loss(batch), seed, optimizer)
 
 
-def descend(loss: Callable[[], Tensor], seed: nn.Module, optimizer: Any) -> None:
-    """One step of a seed down its loss, the gradient clipped."""
+def descend(loss: Callable[[], Tensor], seed: nn.Module, optimizer: Any) -> Tensor:
+    """One step of a seed down its loss, the gradient clipped.
+
+    Returns:
+        The loss before the step, 0-dim and without its graph.
+
+    Raises:
+        TrialError: the loss does not depend on the seed.
+    """
     optimizer.zero_grad(set_to_none=True)
     with torch.enable_grad():
-        torch.autograd.backward(loss())
+        value = loss()
+    if not value.requires_grad and getattr(seed, "fault", None) is None:
+        raise TrialError("the site's output does not reach the loss")
+    torch.autograd.backward(value)
     nn.utils.clip_grad_norm_(seed.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()
+    return value.detach()

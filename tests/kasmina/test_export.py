@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -175,21 +177,89 @@ def test_arguments_are_passed_on_as_they_were() -> None:
 
 
 class Variadic(nn.Module):
+    """A block that is called as those of Hugging Face are."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.block = Any_()
+        self.block = Attention()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
+        mixed, weights = self.block(x, None, x, scale=0.5, shift=2.0, cache=None)
+        bare, _ = self.block.forward(x)
+        return mixed + weights + bare
 
 
-class Any_(nn.Module):
+class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(4, 4)
 
-    def forward(self, *args: Tensor) -> Tensor:
-        return self.fc(args[0]).relu()
+    def forward(self, x: Tensor, *args: Any, scale: float = 1.0, **kwargs: Any) -> Any:
+        residual = sum(each for each in args if each is not None)
+        return self.fc(x) * scale + residual + kwargs.get("shift", 0.0), x.sigmoid()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_forward_may_take_any_arguments(tmp_path: Path) -> None:
+    """Those that a class takes as *args and **kwargs arrive: in the export, its copy and its file,
+    in programs that torch makes of it, and when the host calls the forward itself."""
+    model, x = Variadic().eval(), torch.randn(3, 4)
+    grow(model, "block", x, alpha=0.4)
+    grow(model, "block.fc", x, alpha=0.6, number=1)
+    plain = export(model)
+    torch.save(plain, tmp_path / "plain.pt")
+    others = [
+        plain,
+        copy.deepcopy(plain),
+        torch.load(tmp_path / "plain.pt", weights_only=False),
+        torch.export.export(plain, (x,)).module(),
+        torch.jit.trace(plain, x),
+        torch.fx.symbolic_trace(plain),
+    ]
+    expected = bits(model(x))
+    assert [bits(other(x)) for other in others] == [expected] * len(others)
+    for other in others[1:3]:
+        assert list(other.state_dict()) == list(plain.state_dict())
+        nn.init.zeros_(other.block.grown_0.seed_0[0].weight)
+        assert bits(other(x)) != expected
+    assert bits(plain(x)) == expected
+
+
+class AnyActivation(nn.Module):
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return torch.tanh(*args, **kwargs)
+
+
+def test_a_sequential_may_end_in_a_module_that_takes_any_arguments() -> None:
+    """A Sequential gives its last member one argument, whatever that could take."""
+    x = torch.randn(3, 4)
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), AnyActivation()), nn.Linear(4, 4))
+    grow(model, "0", x, alpha=0.4)
+    assert bits(export(model)(x)) == bits(model(x))
+
+
+@dataclass
+class Unknown:
+    hidden: Tensor
+
+
+class Wrapped(nn.Module):
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x).hidden
+
+
+class Telling(nn.Linear):
+    def forward(self, x: Tensor) -> Unknown:
+        return Unknown(super().forward(x))
+
+
+class Silent(nn.Linear):
+    def forward(self, x: Tensor) -> Any:
+        return Unknown(super().forward(x))
 
 
 class Reversed(nn.Sequential):
@@ -202,7 +272,11 @@ class Reversed(nn.Sequential):
 @pytest.mark.parametrize(
     ("model", "site", "reason"),
     [
-        (Variadic(), "block", r"'block': Any_\.forward takes \*args"),
+        (
+            Wrapped(Telling(4, 4)),
+            "block",
+            r"'block': Telling returns a Unknown, .* torch\.export\.register_dataclass\(Unknown\)",
+        ),
         (
             nn.Sequential(Reversed(nn.Linear(4, 4), nn.ReLU()), nn.ReLU()),
             "0",
@@ -218,6 +292,15 @@ def test_what_plain_modules_cannot_do_is_refused(model: nn.Module, site: str, re
     with pytest.raises(ExportError, match=rf"{reason}.*\.safetensors"):
         export(model)
     assert bits(model(x)) == bits(y)
+
+
+def test_a_dataclass_that_only_a_call_shows_is_named_in_that_call() -> None:
+    """By site and way out, also in a module of torch's with a forward of its own."""
+    model, x = Wrapped(Silent(4, 4)), torch.randn(3, 4)
+    grow(model, "block", x, alpha=1.0)
+    plain = export(model)
+    with pytest.raises(AssertionError, match=r"'block'.*torch\.export\.register_dataclass"):
+        plain(x)
 
 
 def test_an_export_runs_without_esper(tmp_path: Path) -> None:

@@ -123,6 +123,18 @@ def hooked() -> nn.Module:
     return body
 
 
+class Growing(nn.Linear):
+    """Its buffer is longer after every call."""
+
+    def __init__(self) -> None:
+        super().__init__(WIDTH, WIDTH)
+        self.register_buffer("seen", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = torch.cat([self.seen, torch.zeros(1)])
+        return super().forward(x)
+
+
 def leaving(action: Callable[[], object]) -> nn.Module:
     action()
     return nn.Linear(WIDTH, WIDTH)
@@ -150,6 +162,8 @@ AT_BIRTH = {
     "init_hooks": (lambda: leaving(hook_everything), "changes the hooks of every module"),
     "copy": (lambda: NoCopy(WIDTH, WIDTH), "NotImplementedError: there is but one of me"),
     "state": (lambda: NoState(WIDTH, WIDTH), "PermissionError: my weights are mine"),
+    "lazy": (lambda: nn.LazyLinear(WIDTH), "lazy parameters"),
+    "growing": (Growing, "changes the shape of its own state"),
     "own_hooks": (hooked, "hooks its own parameters"),
     "forward": (lambda: newborn("raises"), "ValueError: no luck today"),
     "backward": (lambda: newborn("raises_in_backward"), "ValueError: no luck today"),

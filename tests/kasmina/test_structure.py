@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from kasmina import detach, grow_on_load, load, save_seeds
 from kasmina.slots.slot import attached_seeds
-from kasmina.structure import MODEL_FILE, described_seeds, match_structure
+from kasmina.stored_seeds import described_seeds
+from kasmina.structure import MODEL_FILE, match_structure
 from leyline import BlueprintError, CheckpointError, EsperError, SiteError
 from tests.kasmina.growing import bits, everything, grow, state_bits
 from tests.kasmina.hosts import HOSTS, Conv1dNet, Host, conv_net
@@ -256,6 +257,7 @@ def description(*seeds: Any) -> dict[str, Tensor]:
 
 SHAPE = {"sizes": [4, 8, 6, 6], "channel_axis": 1, "batch_axis": 0, "causal": False}
 GOOD = {"key": "0", "seed": "stem/0", "blueprint": "norm", "shape": SHAPE, "chunk": [0, 1]}
+GOOD |= {"active": True, "trainable": True}
 
 
 def without(key: str) -> dict[str, Any]:
@@ -273,7 +275,7 @@ def without(key: str) -> dict[str, Any]:
         (description({**GOOD, "shape": {**SHAPE, "channel_axis": "x"}}), CheckpointError),
         (description({**GOOD, "chunk": [2, 2]}), CheckpointError),
         (description({**GOOD, "chunk": 1}), CheckpointError),
-        (description(GOOD, {**GOOD, "key": "1", "blueprint": "os.system"}), BlueprintError),
+        (description({**GOOD, "blueprint": "os.system"}), BlueprintError),
         (
             {"neck.esper._extra_state": description(GOOD)["stem.esper._extra_state"]},
             SiteError,
@@ -296,7 +298,7 @@ def test_a_state_describes_its_seeds() -> None:
     """By site and key, in order, with what is needed to build them again."""
     found = described_seeds(grown_conv_net().state_dict())
     assert list(found) == [("stem", "0"), ("stem", "12"), ("block", "3"), ("head", "0")]
-    assert found["block", "3"]["blueprint"] == "depthwise_conv"
-    assert found["block", "3"]["shape"] == (4, 8, 6, 6)
-    assert found["block", "3"]["shape"].channel_axis == 1
+    assert found["block", "3"].blueprint == "depthwise_conv"
+    assert found["block", "3"].shape == (4, 8, 6, 6)
+    assert found["block", "3"].shape.channel_axis == 1
     assert described_seeds(conv_net().state_dict()) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,3 +107,15 @@ def test_a_new_server_gets_what_the_outbox_still_has(outbox: Outbox) -> None:
         publisher.stop(5.0)
     assert (len(bodies(first)), len(bodies(second))) == (2, 3)
     assert outbox.count().delivered == 3
+
+
+def test_a_server_that_is_away_moves_no_stream_of_the_run(outbox: Outbox) -> None:
+    """The length of a wait is drawn from a stream of its own."""
+    transport = FaultyTransport(*[ServerError("gone") for _ in range(3)])
+    before = random.getstate()
+    assert outbox.append(Priority.EMERGENCY, "Fault", b"x")
+    publisher = Publisher(outbox, transport)
+    assert publisher.flush(10.0)
+    publisher.stop(5.0)
+    assert bodies(transport) == [b"x"]
+    assert random.getstate() == before

@@ -134,6 +134,7 @@ def test_moments_that_do_not_fit_are_not_carried(
     [
         (lambda p: torch.optim.LBFGS(p), "LBFGS takes one parameter group only"),
         (lambda p: torch.optim.SparseAdam(p), "SparseAdam takes sparse gradients only"),
+        (lambda p: torch.optim.Muon([q for q in p if q.ndim == 2]), "Muon takes matrices only"),
     ],
 )
 def test_an_optimizer_that_cannot_grow_is_refused(

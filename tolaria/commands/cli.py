@@ -31,7 +31,7 @@ def esper() -> None:
 @click.option(
     "--telemetry", metavar="URL", help="embedded (default), memory, off, or a server's URL."
 )
-@click.option("--policy", metavar="NAME", help="heuristic (default) or hold.")
+@click.option("--policy", metavar="NAME", help="heuristic (default), schedule or hold.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run (default: the newest).")
 @click.option("--compare", is_flag=True, help="Also train the host alone: same epochs, same FLOPs.")
 def train(target: str | None, **options: Any) -> None:

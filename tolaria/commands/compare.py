@@ -54,7 +54,7 @@ def _host_alone(spec: TrainSpec, config: EsperConfig, epochs: int) -> dict[str, 
         "max_epochs": epochs,
     }
     trainer = pl.Trainer(**options)
-    pl.seed_everything(config.rng_seed, verbose=False)
+    pl.seed_everything(config.rng_seed % 2**32, verbose=False)
     trainer.fit(module, data)
     return dict(trainer.test(module, data, verbose=False)[0])
 

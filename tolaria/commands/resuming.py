@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from leyline import ConfigError
-from tolaria.commands.runs import look_for_checkpoint, newest_run, read_stored_spec
+from tolaria.commands.runs import SPEC_FILE, look_for_checkpoint, newest_run, read_stored_spec
 from tolaria.commands.spec import TrainSpec
 from tolaria.config import EsperConfig
 from tolaria.disk.run import RunDirectory
@@ -43,21 +43,38 @@ def find(console: Console, spec: TrainSpec, config: EsperConfig, given: set[str]
     newest, problems = look_for_checkpoint(RunDirectory.open(path, lock=False))
     for problem in problems:
         console.print(f"checkpoint passed over: {problem}")
-    if newest is None:
+    if newest is None and not (path / SPEC_FILE).is_file():
         console.print(f"nothing saved yet in {path}: starting from the beginning")
         return ResumePoint(path, None, spec, config.rng_seed)
     stored = read_stored_spec(path)
     if not given & {"target", "data"}:
         spec = msgspec.structs.replace(stored.spec, epochs=spec.epochs, threads=spec.threads)
     _refuse_other(path, spec, stored.spec)
+    _say_changes(console, stored.spec.config(), config, given)
+    # The run's own settings, flags and all: a file may have changed since, or flags be left out.
+    spec = msgspec.structs.replace(spec, esper=stored.spec.esper)
     if "rng_seed" in given and config.rng_seed != stored.rng_seed:
         raise ConfigError(
             f"{path} was started with rng_seed {stored.rng_seed}, not {config.rng_seed}; "
             "leave it out, or start another run"
         )
-    console.print(f"resuming {path} from {newest.name}")
+    if newest is None:
+        console.print(f"nothing saved yet in {path}: starting from the beginning")
+    else:
+        console.print(f"resuming {path} from {newest.name}")
     epochs = spec.epochs or stored.epochs
     return ResumePoint(path, newest, msgspec.structs.replace(spec, epochs=epochs), stored.rng_seed)
+
+
+def _say_changes(console: Console, was: EsperConfig, now: EsperConfig, given: set[str]) -> None:
+    """Name the settings that the command line changes."""
+    for name in sorted(given & set(was.__struct_fields__) - {"run_dir", "rng_seed"}):
+        then, wanted = getattr(was, name), getattr(now, name)
+        if then != wanted:
+            console.print(
+                f"{name} was {then}, now {wanted}: the result will differ from that of a run "
+                "without interruption"
+            )
 
 
 def _refuse_other(path: Path, spec: TrainSpec, then: TrainSpec) -> None:

@@ -15,7 +15,7 @@ from tolaria.disk.journal import read
 from tolaria.disk.run import RunDirectory
 from tolaria.show.view import RunView
 
-_SPEC: Final = "spec.json"
+SPEC_FILE: Final = "spec.json"
 
 
 class StoredSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ class StoredSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 def store_spec(run_dir: Path, stored: StoredSpec) -> None:
     """Keep a spec in a run directory."""
-    write_atomic(run_dir / _SPEC, msgspec.json.format(msgspec.json.encode(stored)) + b"\n")
+    write_atomic(run_dir / SPEC_FILE, msgspec.json.format(msgspec.json.encode(stored)) + b"\n")
 
 
 def read_stored_spec(run_dir: Path) -> StoredSpec:
@@ -37,7 +37,7 @@ def read_stored_spec(run_dir: Path) -> StoredSpec:
     Raises:
         RunError: the run was started otherwise, or the file is damaged.
     """
-    path = run_dir / _SPEC
+    path = run_dir / SPEC_FILE
     if not path.is_file():
         raise RunError(
             f"{run_dir} was not started by `esper train`, so its model cannot be built from here; "

@@ -112,7 +112,11 @@ def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compare
         if isinstance(event, RunStarted) and callback.run_dir is not None:
             store_spec(
                 callback.run_dir,
-                StoredSpec(spec=spec, rng_seed=config.rng_seed, epochs=num_epochs),
+                StoredSpec(
+                    spec=msgspec.structs.replace(spec, esper=_settings(config)),
+                    rng_seed=config.rng_seed,
+                    epochs=num_epochs,
+                ),
             )
 
     def ledger() -> Any:
@@ -126,7 +130,8 @@ def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compare
             options = {"max_epochs": num_epochs, **QUIET_TRAINER, **spec.trainer}
             options["callbacks"] = [callback, _Progress(terminal)]
             trainer = pl.Trainer(**options)
-            pl.seed_everything(config.rng_seed, verbose=False)
+            # Lightning takes 32 bits.
+            pl.seed_everything(config.rng_seed % 2**32, verbose=False)
             trainer.fit(module, data, ckpt_path=point.checkpoint)
     except SystemExit:
         # Lightning turns Ctrl-C into this after it has told the callbacks.
@@ -136,15 +141,21 @@ def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compare
     assert orchestrator is not None
     tested = _test(trainer, module, data)
     statistics = orchestrator.close("finished", tested)
-    view = orchestrator.session.recorder.view
-    run = orchestrator.session.run
+    session = orchestrator.session
+    view = session.recorder.view
     shown = None if config.telemetry == "off" else statistics
-    console.print(summarise(view, bus=shown, run_dir=run.path, report=run.report))
+    console.print(summarise(view, bus=shown, run_dir=session.run.path, report=session.report))
     if statistics.queued and statistics.state != "closed":
         waiting = f"{statistics.queued:,} events wait in the run directory"
         console.print(f"bus: {waiting}: {statistics.state}", soft_wrap=True)
     if compared:
         compare(console, spec, config, orchestrator, num_epochs, tested)
+
+
+def _settings(config: EsperConfig) -> dict[str, Any]:
+    """What a config says that the defaults do not, as plain values; a resumed run keeps to it."""
+    plain, usual = msgspec.to_builtins(config), msgspec.to_builtins(EsperConfig())
+    return {n: v for n, v in plain.items() if v != usual[n] and n not in ("run_dir", "rng_seed")}
 
 
 def _test(

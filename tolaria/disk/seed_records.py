@@ -3,7 +3,8 @@ outlive the process.
 
 Two slots for the header, then two for each seed, written by turns, so that a kill in the middle of
 a record leaves the one before it. A record carries its own CRC: in whatever order its bytes arrive,
-a slot is either whole or skipped. Nothing is synced: a power cut may take what a kill cannot.
+a slot is either whole or skipped. Nothing is synced: a power cut may take what a kill cannot. To
+touch a mapped page that the file no longer has would end the process, so its size is asked first.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class SeedRecords:
         self._path = path
         self._overflow = MemoryRecords()
         self._warned = False
-        self._memory: memoryview | None = None
+        self._memory: mmap.mmap | None = None
         self._next_slots: dict[str, int] = {}
         """Where each seed's next record goes: the slot whose neighbour holds its newest."""
         self._last_slot = 1
@@ -48,22 +49,29 @@ class SeedRecords:
     def commit(self, seed: str, checkpoint_id: int, record: bytes) -> None:
         """Write over the older of the seed's two records."""
         self.last_id = max(self.last_id, checkpoint_id)
+        memory = self._memory
+        if memory is not None and memory.size() < len(memory):
+            self._warn("the file was cut short while the run went on")
+            memory = self._memory = None
         slot = self._next_slots.get(seed)
         if slot is None:
             slot = self._new_slot(seed)
-        if slot is None or self._memory is None or len(record) > SLOT_SIZE_BYTES:
+            memory = self._memory
+        if slot is None or memory is None or len(record) > SLOT_SIZE_BYTES:
             self._overflow.commit(seed, checkpoint_id, record)
             return
         start = slot * SLOT_SIZE_BYTES
-        self._memory[start : start + len(record)] = record
+        memory[start : start + len(record)] = record
         self._next_slots[seed] = slot ^ 1
 
     def records(self, seed: str) -> list[bytes]:
         """The records of a seed that are whole, newest first; at most two."""
         kept = self._overflow.records(seed)
         slot = self._next_slots.get(seed)
-        if slot is not None and self._memory is not None:
-            kept += [bytes(_slot(self._memory, at)) for at in (slot ^ 1, slot)]
+        memory = self._memory
+        if slot is not None and memory is not None:
+            ends = [(at + 1) * SLOT_SIZE_BYTES for at in (slot ^ 1, slot)]
+            kept += [memory[end - SLOT_SIZE_BYTES : end] for end in ends if end <= memory.size()]
         whole = [(found.checkpoint_id, data) for data in kept if (found := _of(data, seed))]
         return [data for _, data in sorted(whole, reverse=True)][:2]
 
@@ -91,7 +99,7 @@ class SeedRecords:
         finally:
             os.close(descriptor)
         self._memory[: len(_HEADER)] = _HEADER
-        found = _newest(self._memory)
+        found = _newest(memoryview(self._memory))
         self._next_slots = {seed: slot ^ 1 for seed, (_, slot) in found.items()}
         self._last_slot = max(self._next_slots.values(), default=0) | 1
         self.last_id = max((record.checkpoint_id for record, _ in found.values()), default=0)
@@ -167,13 +175,13 @@ def _of(data: bytes | memoryview, seed: str | None = None) -> SeedRecord | None:
     return record if seed in (None, record.seed) else None
 
 
-def _map(descriptor: int, size_bytes: int) -> memoryview:
+def _map(descriptor: int, size_bytes: int) -> mmap.mmap:
     """Map a file of whole slots; one that cannot be made so large keeps its size."""
     before = os.fstat(descriptor).st_size
     size_bytes = size_bytes // (2 * SLOT_SIZE_BYTES) * 2 * SLOT_SIZE_BYTES
     try:
         _allocate(descriptor, size_bytes)
-        return memoryview(mmap.mmap(descriptor, size_bytes))
+        return mmap.mmap(descriptor, size_bytes)
     except OSError:
         os.ftruncate(descriptor, before)  # the room belongs to whoever needs it
         raise

@@ -95,8 +95,15 @@ def scores_table(scores: Sequence[Score]) -> Table:
     table.add_column("", width=1)
     for heading in ("site", "blueprint"):
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
-    for heading in ("gain", "needed", "params"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    # Names may be cut where the terminal is narrow, figures never.
+    widths = {
+        "gain": max((len(gain_words(Gain(s.gain, s.gain_error))) for s in scores), default=1),
+        "needed": max((len(gain_words(Gain(s.threshold))) for s in scores), default=1),
+        "params": max((len(f"{s.parameters:,}") for s in scores), default=1),
+    }
+    for heading, width in widths.items():
+        least = max(width, len(heading))
+        table.add_column(heading, justify="right", no_wrap=True, min_width=least)
     ranked = sorted(
         scores, key=lambda score: (not score.chosen, math.isnan(score.gain), -score.gain)
     )

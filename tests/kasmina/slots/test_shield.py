@@ -7,6 +7,7 @@ import io
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from kasmina.slots.grafted_seed import GraftedSeed
 from tests.kasmina.growing import Raises, Returns, bits, rng_streams, wake
@@ -85,3 +86,22 @@ def test_a_body_is_put_back_into_its_shape(name: str) -> None:
     assert all(after[name] is parameter for name, parameter in before.items())
     assert {n: (p.shape, p.requires_grad) for n, p in after.items()} == shapes
     assert not any(p._backward_hooks or p._post_accumulate_grad_hooks for p in after.values())
+
+
+class Grows(Returns):
+    """Has no parameter of its own at first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "late"):
+            self.late = nn.Parameter(torch.zeros(1))
+        return x
+
+
+def test_a_parameter_that_comes_later_is_a_fault() -> None:
+    """Also in a module that had none: a checkpoint with it could not be loaded again."""
+    body = nn.Sequential(nn.Linear(WIDTH, WIDTH), Grows(lambda x: x))
+    del body[1].weight
+    seed = make(body)
+    seed(torch.ones(4, WIDTH))
+    assert seed.fault == "it changed its own parameters and left it so"
+    assert not hasattr(body[1], "late")

@@ -81,6 +81,20 @@ def test_resume_with_nothing_saved_starts_over(undisturbed: Path, tmp_path: Path
     assert same(weights(tmp_path / "run"), weights(undisturbed))
 
 
+def test_flags_of_a_run_are_kept(tmp_path: Path) -> None:
+    """A bare --resume goes on with the settings that flags gave; a changed one is named."""
+    flags = ("--policy", "hold", "--telemetry", "off", "--epochs", "3")
+    code, printed = processes.run("train", "--run-dir", "r", *flags, cwd=tmp_path)
+    assert code == 0, printed
+    resume = ("train", "--resume", "--run-dir", "r", "--epochs")
+    code, printed = processes.run(*resume, "5", cwd=tmp_path)
+    assert code == 0, printed
+    assert "race" not in printed
+    code, printed = processes.run(*resume, "6", "--telemetry", "memory", cwd=tmp_path)
+    assert code == 0, printed
+    assert "telemetry was off, now memory" in printed
+
+
 def test_interrupt_leaves_a_resumable_run(undisturbed: Path, tmp_path: Path) -> None:
     """Ctrl-C ends the run in order; a bare --resume goes on with it to the same bits."""
     process = processes.start(*train("runs/run"), cwd=tmp_path)

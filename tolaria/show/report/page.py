@@ -10,6 +10,7 @@ from pathlib import Path
 
 from leyline import Stage
 from leyline.limits import BOUNDARY_MS
+from tolaria.disk.files import write_atomic
 from tolaria.show.phrases import counted, figure, stage_word
 from tolaria.show.report import charts, tables, timeline
 from tolaria.show.report.style import style_sheet
@@ -22,9 +23,9 @@ def write(view: RunView, path: Path) -> None:
     """Write the report of a run, finished or not, as one self-contained HTML file.
 
     Raises:
-        OSError: the file cannot be written.
+        RunError: the file cannot be written; an older one is as it was.
     """
-    path.write_text(render(view), encoding="utf-8")
+    write_atomic(path, render(view).encode())
 
 
 def render(view: RunView) -> str:
