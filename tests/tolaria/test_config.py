@@ -154,6 +154,9 @@ def test_without_a_likeness_all_settings_are_listed() -> None:
         ("seed_learning_rate_factor", -1.0, "above 0"),
         ("sites", [], "patterns"),
         ("rng_seed", "seven", "Expected `int`"),
+        ("rng_seed", -1, "0 to 9223372036854775807"),
+        ("rng_seed", 2**63, "0 to 9223372036854775807"),
+        ("rng_seed", -(2**70), "0 to 9223372036854775807"),
         ("rng_seed", None, "Expected `int`"),
         ("veto", 1, "Expected `bool`"),
         ("trial_steps", ["a"], "Expected `int`"),
@@ -180,6 +183,36 @@ def test_a_schedule_counts_epochs_from_one() -> None:
     """Epoch 0 is before the first boundary, so nothing can be planted there."""
     with pytest.raises(ConfigError, match="epoch is 1 or later"):
         load_config({"policy": "schedule", "schedule": [[0, "a", "b"]]})
+
+
+LATE = [9, "a", "conv"]
+
+
+@pytest.mark.parametrize(
+    ("given", "num_epochs", "named"),
+    [
+        ({"policy": "schedule"}, 10, "empty"),
+        ({"policy": "schedule"}, 0, "empty"),
+        ({"policy": "schedule", "schedule": [LATE]}, 10, None),
+        ({"policy": "schedule", "schedule": [[8, "b", "conv"], LATE]}, 9, "[(9, 'a', 'conv')]"),
+        ({"policy": "schedule", "schedule": [LATE]}, 0, None),
+        ({"policy": "schedule", "schedule": [LATE], "enabled": False}, 5, None),
+        ({}, 1, None),
+    ],
+)
+def test_what_of_a_schedule_can_never_take_effect_is_named(
+    given: dict[str, Any], num_epochs: int, named: str | None
+) -> None:
+    """An empty one, and entries without an epoch to train in, if the number of epochs is known."""
+    flaw = load_config(given).schedule_flaw(num_epochs)
+    assert (flaw is None) is (named is None)
+    assert named is None or named in str(flaw)
+
+
+@pytest.mark.parametrize("rng_seed", [0, 2**32, 2**63 - 1])
+def test_every_rng_seed_in_range_is_taken(rng_seed: int) -> None:
+    """Both ends of what is allowed, and what is above 32 bits."""
+    assert load_config({"rng_seed": rng_seed}).rng_seed == rng_seed
 
 
 @pytest.mark.parametrize("field", FIELDS)

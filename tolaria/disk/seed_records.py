@@ -13,6 +13,7 @@ import logging
 import mmap
 import os
 import struct
+import weakref
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,8 @@ class SeedRecords:
         self._path = path
         self._overflow = MemoryRecords()
         self._warned = False
-        self._memory: mmap.mmap | None = None
+        self._descriptor = -1
+        self._memory: memoryview | None = None
         self._next_slots: dict[str, int] = {}
         """Where each seed's next record goes: the slot whose neighbour holds its newest."""
         self._last_slot = 1
@@ -48,11 +50,14 @@ class SeedRecords:
 
     def commit(self, seed: str, checkpoint_id: int, record: bytes) -> None:
         """Write over the older of the seed's two records."""
-        self.last_id = max(self.last_id, checkpoint_id)
+        if checkpoint_id > self.last_id:
+            self.last_id = checkpoint_id
         memory = self._memory
-        if memory is not None and memory.size() < len(memory):
+        # lseek takes a third of the time of fstat, and this is in the way of every transition.
+        if memory is not None and os.lseek(self._descriptor, 0, os.SEEK_END) < len(memory):
             self._warn("the file was cut short while the run went on")
-            memory = self._memory = None
+            self.close()
+            memory = None
         slot = self._next_slots.get(seed)
         if slot is None:
             slot = self._new_slot(seed)
@@ -70,36 +75,43 @@ class SeedRecords:
         slot = self._next_slots.get(seed)
         memory = self._memory
         if slot is not None and memory is not None:
-            ends = [(at + 1) * SLOT_SIZE_BYTES for at in (slot ^ 1, slot)]
-            kept += [memory[end - SLOT_SIZE_BYTES : end] for end in ends if end <= memory.size()]
+            whole_slots = os.fstat(self._descriptor).st_size // SLOT_SIZE_BYTES
+            kept += [bytes(_slot(memory, at)) for at in (slot ^ 1, slot) if at < whole_slots]
         whole = [(found.checkpoint_id, data) for data in kept if (found := _of(data, seed))]
         return [data for _, data in sorted(whole, reverse=True)][:2]
 
     def close(self) -> None:
         """Let go of the file; later records are kept in memory."""
         self._memory = None
+        if self._descriptor >= 0:
+            self._close_descriptor()
+            self._descriptor = -1
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-        descriptor = os.open(self._path, flags, 0o600)
+        self._descriptor = descriptor = os.open(self._path, flags, 0o600)
+        self._close_descriptor = weakref.finalize(self, os.close, descriptor)
         try:
             start = os.pread(descriptor, len(_HEADER), 0)
-            if any(start) and start != _HEADER:
+            is_other = any(start) and start != _HEADER
+            if is_other:
                 aside = self._path.with_name(f"{FILE_NAME}.damaged")
                 self._path.replace(aside)
                 _LOG.warning("%s is not of this version; kept as %s", self._path, aside.name)
-                self._open()
-                return
-            size_bytes = os.fstat(descriptor).st_size
-            self._memory = _map(descriptor, max(_FIRST_SIZE_BYTES, size_bytes))
+            else:
+                size_bytes = os.fstat(descriptor).st_size
+                memory = self._memory = _map(descriptor, max(_FIRST_SIZE_BYTES, size_bytes))
         except OSError:
             if not os.fstat(descriptor).st_size:
                 self._path.unlink(missing_ok=True)
+            self.close()
             raise
-        finally:
-            os.close(descriptor)
-        self._memory[: len(_HEADER)] = _HEADER
-        found = _newest(memoryview(self._memory))
+        if is_other:
+            self.close()
+            self._open()
+            return
+        memory[: len(_HEADER)] = _HEADER
+        found = _newest(memory)
         self._next_slots = {seed: slot ^ 1 for seed, (_, slot) in found.items()}
         self._last_slot = max(self._next_slots.values(), default=0) | 1
         self.last_id = max((record.checkpoint_id for record, _ in found.values()), default=0)
@@ -118,11 +130,7 @@ class SeedRecords:
     def _grow(self) -> bool:
         assert self._memory is not None
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                self._memory = _map(descriptor, 2 * len(self._memory))
-            finally:
-                os.close(descriptor)
+            self._memory = _map(self._descriptor, 2 * len(self._memory))
         except OSError as error:
             self._warn(reason(error))
             return False
@@ -175,13 +183,13 @@ def _of(data: bytes | memoryview, seed: str | None = None) -> SeedRecord | None:
     return record if seed in (None, record.seed) else None
 
 
-def _map(descriptor: int, size_bytes: int) -> mmap.mmap:
+def _map(descriptor: int, size_bytes: int) -> memoryview:
     """Map a file of whole slots; one that cannot be made so large keeps its size."""
     before = os.fstat(descriptor).st_size
     size_bytes = size_bytes // (2 * SLOT_SIZE_BYTES) * 2 * SLOT_SIZE_BYTES
     try:
         _allocate(descriptor, size_bytes)
-        return mmap.mmap(descriptor, size_bytes)
+        return memoryview(mmap.mmap(descriptor, size_bytes))
     except OSError:
         os.ftruncate(descriptor, before)  # the room belongs to whoever needs it
         raise

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tolaria.disk.test_seed_records import no_file_larger_than
 from tolaria.__main__ import main
 from tolaria.disk.run import RunDirectory
 
@@ -37,6 +38,16 @@ class Data(pl.LightningDataModule):
         labels = torch.zeros(8, dtype=torch.long)
         return DataLoader(TensorDataset(inputs, labels), batch_size=2)
 """
+
+
+TINY = NAN_DATA.replace('float("nan")', "0.5").replace(
+    "    def configure_optimizers",
+    """    def on_train_end(self):
+        import os, pathlib
+        if os.environ["TINY_BLOCKS"]:
+            pathlib.Path(os.environ["TINY_BLOCKS"], "report.html").mkdir()
+    def configure_optimizers""",
+)
 
 
 def esper(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -98,6 +109,11 @@ MISTAKES: dict[str, tuple[Mistake, list[str]]] = {
         ["dataset-fashion-mnist", "--data-dir"],
     ),
     "no epochs": (lambda _: ["train", "--epochs", "0"], ["epochs", "0", "1"]),
+    "negative rng_seed": (lambda _: ["train", "--rng-seed", "-1"], ["rng_seed", "-1", "0 to 9223"]),
+    "rng_seed of 64 bits": (
+        lambda _: ["train", "--rng-seed", str(2**63)],
+        ["rng_seed", str(2**63), f"0 to {2**63 - 1}"],
+    ),
     "malformed telemetry": (
         lambda _: ["train", "--telemetry", "http://x"],
         ["http", "redis://"],
@@ -158,6 +174,41 @@ def test_existing_run_is_not_overwritten(
 
     assert code == 2
     assert "--resume" in capfd.readouterr().err
+
+
+def test_a_report_that_the_disk_refuses_is_one_line_and_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`esper report` ends like every mistake, and the report there was is as it was."""
+    with RunDirectory.create(tmp_path / "run", now=datetime.now(tz=UTC)) as run:
+        run.report.write_text("the old one")
+    before = sorted(tmp_path.rglob("*"))
+    with no_file_larger_than(1000):
+        code = esper(monkeypatch, "report", str(tmp_path / "run"))
+    assert code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("esper: ")
+    assert "report.html could not be written" in line
+    assert "free some space" in line
+    assert run.report.read_text() == "the old one"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_summary_lists_only_a_report_that_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With its place taken the run ends well, says why there is none, and names no report."""
+    (tmp_path / "tiny.py").write_text(TINY)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "tiny:Model", "--data", "tiny:Data", "--epochs", "1", "--rng-seed"]
+    # Above the 32 bits that Lightning takes.
+    arguments += [str(2**40), "--telemetry", "off", "--policy", "hold", "--run-dir"]
+    listed = []
+    for name in ("whole", "refused"):
+        monkeypatch.setenv("TINY_BLOCKS", name if name == "refused" else "")
+        assert esper(monkeypatch, *arguments, name) == 0
+        listed.append("report.html" in capfd.readouterr().out)
+    assert listed == [True, False]
 
 
 @pytest.mark.filterwarnings("ignore:.*val_dataloader.*", "ignore:.*validation_step.*")

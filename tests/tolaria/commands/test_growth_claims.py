@@ -48,8 +48,7 @@ def test_growth_finds_the_missing_network(tmp_path: Path, rng_seed: int) -> None
 
     assert accuracy >= 0.93
     assert any(seed["stage"] == "FOSSILIZED" for seed in callback.report()["seeds"])
-    sees_neighbours = {"conv", "depthwise_conv"}
-    assert sees_neighbours & {seed["blueprint"] for seed in grafted(callback)}
+    assert any("conv" in seed["blueprint"] for seed in grafted(callback))  # it sees neighbours
 
 
 def test_growth_finds_nothing_where_nothing_is(tmp_path: Path) -> None:

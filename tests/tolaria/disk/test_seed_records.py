@@ -189,6 +189,31 @@ def test_a_file_cut_short_is_mended(tmp_path: Path, size: int) -> None:
     assert read_seed_records(path)["a/0"] == unpack_record(newest)
 
 
+@pytest.mark.parametrize("size", [0, 1, 2 * SLOT_SIZE_BYTES, 4096, 6 * SLOT_SIZE_BYTES + 9])
+def test_a_live_file_cut_short_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    """Reading finds what is left, and no page that has gone is touched; from the next store on
+    records are kept in memory, also of new seeds, which is said once."""
+    path = tmp_path / FILE_NAME
+    seeds = [f"a/{number}" for number in range(3)]
+    writer = Writer(path)
+    made = {seed: [writer.move(seed), writer.move(seed)] for seed in seeds}
+    with caplog.at_level(logging.WARNING, "esper"):
+        os.truncate(path, size)
+        for number, seed in enumerate(seeds):
+            starts = [(2 + 2 * number + turn) * SLOT_SIZE_BYTES for turn in (0, 1)]
+            left = [r for r, at in zip(made[seed], starts, strict=True) if at + 1024 <= size]
+            assert same(writer.records.records(seed), left[::-1])
+        assert not caplog.records
+        after = {seed: writer.move(seed) for seed in [*seeds, *(f"b/{n}" for n in range(200))]}
+    assert all(same(writer.records.records(seed)[:1], [r]) for seed, r in after.items())
+    assert len(caplog.records) == 1
+    assert "in memory only" in caplog.text
+    assert "cut short" in caplog.text
+    assert path.stat().st_size == size
+
+
 def test_the_executor_goes_on_from_the_file(tmp_path: Path) -> None:
     """A resumed run gives higher ids than any record in the file, and restores a seed from it."""
     path = tmp_path / FILE_NAME

@@ -82,7 +82,10 @@ def test_a_frozen_host_grows_adapters(tmp_path: Path) -> None:
 
 def test_a_race_places_adapters_where_they_are_worth_most(tmp_path: Path) -> None:
     """The heuristic races on a frozen host as on any other: candidates have gains."""
-    callback = esper(tmp_path / "run", policy="heuristic", trial_steps=(4, 8))
+    # By name, for other tests register blueprints that are meant to fail.
+    kinds = ("low_rank", "bottleneck_mlp", "norm")
+    settings = {"trial_steps": (4, 8), "blueprints": kinds}
+    callback = esper(tmp_path / "run", policy="heuristic", **settings)
     fit(Frozen, [callback], max_epochs=6)
     scores = [s for d in callback.report()["decisions"] for s in d["scores"]]
     assert {score["site"] for score in scores} == {"net", SITE, "head"}
