@@ -60,7 +60,7 @@ def test_a_policy_cannot_write_to_the_table_and_its_views_block_nothing(
         assert faults(events) == []
         assert len(esper.executor.table) == 3
     # Asked again where the machine was busy: the same packet twice.
-    assert sorted(set([len(packet.column("stage")) for packet in kept])) == [0, 1, 2, 3]
+    assert sorted({len(packet.column("stage")) for packet in kept}) == [0, 1, 2, 3]
 
 
 def test_a_schema_is_sent_once_and_again_when_a_name_is_new(tmp_path: Path) -> None:
