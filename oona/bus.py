@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -25,6 +26,8 @@ from oona.transport import NoServer, ServerError, Transport
 _LOG_NAME: Final = "valkey.log"
 _STOP_TIMEOUT_S: Final = 1.5
 """Longest that the publisher needs to stop: one send that times out."""
+_READERS_TIMEOUT_S: Final = 0.5
+"""How long an embedded server outlives the run for readers that have not let go of it."""
 
 
 class _Parts(NamedTuple):
@@ -144,8 +147,10 @@ class Bus:
     def close(self, timeout_s: float = 2.0) -> BusStatistics:
         """Send what can be sent, stop the publisher and the embedded server, and count.
 
-        What an unreachable server did not get stays in the outbox for the next `Bus.open`. Takes
-        at most `timeout_s` and the time of one send; a second call changes nothing.
+        What an unreachable server did not get stays in the outbox for the next `Bus.open`. The
+        embedded server waits up to half a second for readers, which let go of it once they have
+        the whole run. Takes at most `timeout_s`, that and the time of one send; a second call
+        changes nothing.
         """
         with self._close_lock:
             parts = self._parts
@@ -157,7 +162,7 @@ class Bus:
             with parts.outbox.lock:
                 self._parts = None
             if parts.server is not None:
-                parts.server.stop()
+                _end(parts.server)
             state = parts.publisher.state
             self._last = self._count(parts, "closed" if state == DELIVERING else state)
             return self._last
@@ -232,6 +237,15 @@ def _reach(url: str, run_id: str, run_dir: Path) -> tuple[EmbeddedServer | None,
     except ServerError as error:
         return None, NoServer(str(error)), url
     return server, RedisTransport(server.url, run_id), server.url
+
+
+def _end(server: EmbeddedServer) -> None:
+    """Stop our server, after its readers have had what they follow."""
+    from oona.redis_streams import wait_for_readers  # late, as above
+
+    with contextlib.suppress(ServerError):  # it is gone already
+        wait_for_readers(server.url, _READERS_TIMEOUT_S)
+    server.stop()
 
 
 def _leave(bus: Bus | None) -> None:

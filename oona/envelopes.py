@@ -116,7 +116,8 @@ class Envelopes(Iterator[leyline.Envelope]):
             yield from sorted(envelopes, key=_sequence)
 
     def _discover(self, server: RedisReader) -> None:
-        runs = server.streams() if self._run_id is None else server.streams_of(self._run_id)
+        known = self._run_id
+        runs = server.streams() if known is None else {known: server.streams_of(known)}
         for run_id, streams in runs.items():
             for stream in streams:
                 self._streams[stream] = run_id

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final, NamedTuple
 
 import redis
@@ -24,6 +25,7 @@ _NUM_ENTRIES: Final = 10_000
 """Entries kept per stream, approximately; the oldest go first."""
 _MIN_TRIMMED_ENTRIES: Final = 16
 _PAGE_ENTRIES: Final = 32
+_POLL_INTERVAL_S: Final = 0.005
 _NUM_FIELD: Final = b"num_events"
 _PAYLOAD_FIELD: Final = b"envelopes"
 _RUN_ID: Final = re.compile(rb"^run_id:([0-9a-f]{1,60})\r?$", re.MULTILINE)
@@ -70,6 +72,17 @@ def _malformed(url: str) -> leyline.BusError:
     return leyline.BusError(
         f"bus URL {bus_url.redact(url)!r} refused: an option after its ? is unknown or malformed"
     )
+
+
+def wait_for_readers(url: str, timeout_s: float) -> bool:
+    """Wait until nobody else is connected to a server; False if somebody still is."""
+    deadline = time.monotonic() + timeout_s
+    with _server_errors(url), closing(redis.Redis(connection_pool=_pool(url))) as client:
+        while client.info("clients")["connected_clients"] > 1:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_INTERVAL_S)
+    return True
 
 
 class RedisTransport:
@@ -161,7 +174,7 @@ class RedisReader:
         self._client.connection_pool.disconnect()
 
     def streams(self) -> dict[str, list[bytes]]:
-        """Names of the streams of every run, the run that began first first."""
+        """Names of the streams of every run, also those to come; the run that began first first."""
         lanes = {lane.name.lower() for lane in Priority}
         found: dict[str, list[bytes]] = {}
         began: dict[str, tuple[int, ...]] = {}
@@ -174,11 +187,19 @@ class RedisReader:
                     found.setdefault(run_id, []).append(key)
                     entry_time = tuple(int(part) for part in first[0][0].split(b"-"))
                     began[run_id] = min(began.get(run_id, entry_time), entry_time)
-        return {run_id: found[run_id] for run_id in sorted(found, key=began.__getitem__)}
+        return {
+            run_id: list(dict.fromkeys([*found[run_id], *self.streams_of(run_id)]))
+            for run_id in sorted(found, key=began.__getitem__)
+        }
 
-    def streams_of(self, run_id: str) -> dict[str, list[bytes]]:
+    def streams_of(self, run_id: str) -> list[bytes]:
         """Names of the streams of one run, whether they are there yet or not."""
-        return {run_id: list(stream_names(run_id).values())}
+        with _server_errors(self._url):
+            return [
+                stream
+                for stream in stream_names(run_id).values()
+                if self._client.type(stream) in (b"stream", b"none")  # else somebody else's key
+            ]
 
     def entries(self, stream: bytes) -> Iterator[StoredEntry]:
         """Yield what a stream holds now, in order."""

@@ -112,6 +112,25 @@ def test_following_ends_with_the_run(tmp_path: Path) -> None:
         assert sorted(received) == [2, 3, 4, 5, 6, 7]
 
 
+def test_a_follower_by_url_gets_the_last_events_of_a_run_that_ends_at_once(tmp_path: Path) -> None:
+    """An embedded server outlives the run until its followers have what was sent last."""
+    with oona.Bus.open(tmp_path, "run") as bus:
+        bus.offer(STARTED)
+        assert bus.flush(10.0)
+        following = oona.read(bus.url, follow=True, timeout_s=30.0)
+        assert next(following).event == STARTED
+        received: list[int] = []
+        follower = threading.Thread(
+            target=lambda: received.extend(envelope.sequence for envelope in following)
+        )
+        follower.start()
+        for _ in range(5_000):
+            assert bus.offer(STEP)
+        assert bus.offer(ENDED)
+    follower.join(20.0)
+    assert sorted(received) == list(range(2, 5_003))
+
+
 def test_following_goes_on_when_the_run_is_resumed(tmp_path: Path, oona_url: str) -> None:
     """An end that a later start has overtaken does not end the following."""
     with oona.Bus.open(tmp_path, "run", oona_url) as bus:
