@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := leyline kasmina tamiyo oona tolaria
+# One test process per core; a file's tests mostly stay together, for the runs that they share.
+PARALLEL := -n auto --dist worksteal
 
 .PHONY: help setup train check test test-slow bench clean
 
@@ -30,10 +31,10 @@ check: setup ## lint, types, layers
 	$(BIN)/lint-imports
 
 test: setup ## the test suite (under four minutes)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-slow: setup ## the rest (under ten minutes)
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow $(PARALLEL)
 
 bench: setup ## what Esper costs, against limits and peers (about eight minutes)
 	$(BIN)/python -m bench

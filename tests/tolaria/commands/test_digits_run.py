@@ -20,7 +20,7 @@ from tests.tolaria.commands import processes
 from tolaria.data import load
 from tolaria.disk.journal import read
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 class FinishedRun(NamedTuple):
@@ -164,7 +164,6 @@ def test_seeds_alone_make_the_same_network_of_the_trained_host(
     assert "seeds alone go to .safetensors" in said
 
 
-@pytest.mark.slow
 def test_resume_of_a_finished_run_changes_nothing(digits: FinishedRun, tmp_path: Path) -> None:
     """Resuming a run that is over trains no further step and keeps its history."""
     before = len(list(read(digits.path / "journal.bin")))
