@@ -10,32 +10,48 @@ import sys
 
 import torch
 
-from bench import boundary, chunks, dormant, guard, race, seeds
+from bench import (
+    bookkeeping,
+    boundary,
+    callback,
+    checkpoint,
+    chunks,
+    dormant,
+    guard,
+    race,
+    rates,
+    rollback,
+    seeds,
+)
 from bench.pairs import show
 
 BENCHES = {
+    "boundary": boundary,
+    "callback": callback,
     "seeds": seeds,
+    "bookkeeping": bookkeeping,
     "chunks": chunks,
     "dormant": dormant,
     "guard": guard,
     "race": race,
+    "rates": rates,
+    "checkpoint": checkpoint,
+    "rollback": rollback,
 }
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["boundary", *BENCHES]
-    unknown = [name for name in wanted if name not in BENCHES and name != "boundary"]
+    """Run the benches named on the command line, or all of them, and print their tables."""
+    wanted = sys.argv[1:] or list(BENCHES)
+    unknown = [name for name in wanted if name not in BENCHES]
     if unknown:
-        sys.exit(f"no bench {unknown[0]!r}; there are boundary, {', '.join(BENCHES)}")
+        sys.exit(f"no bench {unknown[0]!r}; there are {', '.join(BENCHES)}")
     print(
         f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
         "one thread"
     )
     for name in wanted:
-        if name == "boundary":
-            boundary.main()
-        else:
-            show(BENCHES[name].TITLE, BENCHES[name].rows)
+        show(BENCHES[name].TITLE, BENCHES[name].rows)
 
 
 if __name__ == "__main__":

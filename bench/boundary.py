@@ -1,98 +1,140 @@
-"""What a boundary costs beside its limits, and what a dormant callback costs beside an empty one.
+"""What a boundary costs beside its limits, and what a hand-written loop pays for each step.
 
-Run it: python -m bench.boundary
+The boundaries of many seeds are timed in CPU time of the training thread, which other work on the
+machine does not change; those of the default run as they were felt.
+
+Run it: python -m bench boundary
 """
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from rich.console import Console
-from rich.table import Table
+from torch import nn
 
+from bench.pairs import Row, compare
 from leyline import limits
-from tolaria import EsperCallback
+from tolaria import EsperCallback, Orchestrator
 from tolaria.commands.train import QUIET_TRAINER, quiet_lightning
 from tolaria.data import load
+from tolaria.show.latency import percentile
 
-_NUM_PAIRS = 7
-_NUM_EPOCHS = 16
+TITLE = "boundaries and steps"
+_NUM_SEEDS = 32
+_NUM_RUNS = 15
+_NUM_BOUNDARIES = 20
+_WIDTH = 64
+_STEP_US = 1000.0
+_GOALS_MS = (1.0, 2.0, 5.0)
+"""p50, p95 and p99 of the sum."""
+_PARTS = {
+    "gather": limits.GATHER_MS,
+    "decide": limits.DECIDE_MS,
+    "apply": limits.APPLY_MS,
+    "total": limits.BOUNDARY_MS,
+}
 
 
-class _Empty(pl.Callback):
-    """What any callback costs."""
+class _Tower(nn.Module):
+    """As many sites as there are seeds."""
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        pass
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(_WIDTH, _WIDTH) for _ in range(_NUM_SEEDS))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            inputs = inputs + torch.tanh(layer(inputs))
+        return inputs
 
 
-def boundary_parts(console: Console) -> None:
-    """Boundaries of one default digits run, without the bus."""
+@contextmanager
+def _attached(**settings: Any) -> Iterator[Orchestrator]:
+    model = _Tower()
+    optimizer = torch.optim.AdamW(model.parameters())
+    example = torch.zeros(4, _WIDTH)
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = str(Path(folder) / "run")
+        defaults: dict[str, Any] = {"run_dir": run_dir, "checkpoint": False, "num_epochs": 1000}
+        with Orchestrator.attach(model, optimizer, example=example, **defaults | settings) as esper:
+            yield esper
+
+
+def _many_seeds() -> list[dict[str, float]]:
+    """Boundaries with 32 seeds: all are born at one, grafted at the next, and then stay."""
+    schedule = [(1, f"layers.{number}", "low_rank") for number in range(_NUM_SEEDS)]
+    found: list[dict[str, float]] = []
+    for _ in range(_NUM_RUNS):
+        with _attached(policy="schedule", schedule=schedule, telemetry="off") as esper:
+            esper.clock_s = time.thread_time
+            for step in range(_NUM_BOUNDARIES):
+                esper.after_step(1.0 / (step + 1))
+                esper.epoch_boundary({"val_loss": 1.0})
+            assert len(esper.executor.live_seeds()) == _NUM_SEEDS
+            found += esper.report()["boundaries"]
+    return found
+
+
+def _default_run() -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         callback = EsperCallback(run_dir=str(Path(folder) / "run"), telemetry="off")
         task = load("digits", rng_seed=0)
         trainer = pl.Trainer(max_epochs=task.num_epochs, callbacks=[callback], **QUIET_TRAINER)
         trainer.fit(task.module, task.data)
-        boundaries = callback.report()["boundaries"]
-    table = Table(title=f"{len(boundaries)} boundaries of the default run, ms", box=None)
-    for heading in ("part", "p50", "p95", "limit", "limit / p95"):
-        table.add_column(heading, justify="left" if heading == "part" else "right")
-    parts = {
-        "gather": limits.GATHER_MS,
-        "decide": limits.DECIDE_MS,
-        "apply": limits.APPLY_MS,
-        "total": limits.BOUNDARY_MS,
-    }
-    for part, limit_ms in parts.items():
-        values = sorted(boundary[f"{part}_ms"] for boundary in boundaries)
-        p50, p95 = statistics.median(values), values[int(0.95 * (len(values) - 1) + 0.5)]
-        table.add_row(part, f"{p50:.2f}", f"{p95:.2f}", f"{limit_ms:g}", f"{limit_ms / p95:.0f}x")
-    console.print(table)
+        boundaries: list[dict[str, float]] = callback.report()["boundaries"]
+    return boundaries
 
 
-def _epochs_s(callbacks: list[Any]) -> float:
-    task = load("digits", rng_seed=0, num_epochs=_NUM_EPOCHS)
-    trainer = pl.Trainer(max_epochs=_NUM_EPOCHS, callbacks=callbacks, **QUIET_TRAINER)
-    start_s = time.perf_counter()
-    trainer.fit(task.module, task.data)
-    return time.perf_counter() - start_s
+def _part_rows(what: str, boundaries: Sequence[dict[str, float]]) -> list[Row]:
+    rows = []
+    for part, limit_ms in _PARTS.items():
+        values = [boundary[f"{part}_ms"] for boundary in boundaries]
+        found = [percentile(values, q) for q in (50, 95, 99)]
+        goals = _GOALS_MS if part == "total" else (limit_ms,) * 3
+        shown = " / ".join(f"{value:.2f}" for value in found)
+        rows.append(
+            Row(
+                claim=f"{what}: {part}, p50 / p95 / p99",
+                goal="<= " + " / ".join(f"{goal:g}" for goal in goals) + " ms",
+                found=f"{shown} ms",
+                beside=f"{len(values)} boundaries, limit {limit_ms:g} ms, "
+                f"{limit_ms / found[1]:.0f}x p95",
+                met=all(value <= goal for value, goal in zip(found, goals, strict=True)),
+            )
+        )
+    return rows
 
 
-def dormant_cost(console: Console) -> None:
-    """Fit time with Esper holding against one empty callback, in interleaved pairs."""
-
-    def esper(folder: Path) -> list[Any]:
-        settings = {"policy": "hold", "telemetry": "off", "checkpoint": False}
-        return [EsperCallback(run_dir=str(folder), **settings)]
-
-    ratios, same = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        _epochs_s([_Empty()])
-        for pair in range(_NUM_PAIRS):
-            empty_s, again_s = _epochs_s([_Empty()]), _epochs_s([_Empty()])
-            esper_s = _epochs_s(esper(Path(folder) / str(pair)))
-            ratios.append(esper_s / again_s)
-            same.append(empty_s / again_s)
-    console.print(
-        f"fit with Esper dormant / fit with one empty callback: {statistics.median(ratios):.3f} "
-        f"(same thing twice: {statistics.median(same):.3f}, {min(same):.3f} to {max(same):.3f}); "
-        f"median of {_NUM_PAIRS} interleaved pairs of {_NUM_EPOCHS} epochs"
+def _step_row(claim: str, **settings: Any) -> Row:
+    loss = torch.tensor(0.5)
+    with _attached(**settings) as esper:
+        esper.after_step(loss)
+        esper.epoch_boundary({"val_loss": 1.0})
+        found = compare(lambda: esper.after_step(loss), lambda: loss.item(), repeats=200)
+    share = found.ours_us / _STEP_US
+    return Row(
+        claim=claim,
+        goal="<= 2 % of a step of 1 ms",
+        found=f"{found.ours_us:.1f} us, {100 * share:.1f} %",
+        beside=f"loss.item() {found.peer_us:.2f} us, {found.ratio:.0f}x; "
+        f"same twice {found.same[0]:.2f} to {found.same[1]:.2f}",
+        met=share <= 0.02,
     )
 
 
-def main() -> None:
+def rows() -> list[Row]:
+    """Boundaries of two runs, and steps of two loops."""
     quiet_lightning()
-    torch.set_num_threads(1)
-    console = Console(highlight=False)
-    boundary_parts(console)
-    dormant_cost(console)
-
-
-if __name__ == "__main__":
-    main()
+    return [
+        *_part_rows(f"{_NUM_SEEDS} seeds", _many_seeds()),
+        *_part_rows("default run", _default_run()),
+        _step_row("step of a hand-written loop, nothing grown"),
+        _step_row("the same, telemetry off", telemetry="off"),
+    ]

@@ -41,6 +41,7 @@ def site(shape: SiteShape, numbers: Sequence[int], num_chunks: int) -> nn.Module
 
 
 def training(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+    """A forward and a backward pass as one action."""
     return lambda: torch.autograd.backward(run(x).sum())
 
 
@@ -57,6 +58,7 @@ def in_a_loop(module: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def rows() -> list[Row]:
+    """Two batch sizes, each beside one seed on the whole site and a loop over the same seeds."""
     found = []
     for batch_size in BATCH_SIZES:
         shape = SiteShape((batch_size, CHANNELS), -1)

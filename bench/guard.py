@@ -31,6 +31,7 @@ REPEATS = {"small": 40, "medium": 1}
 
 
 def rows() -> list[Row]:
+    """Both sizes, with the shield that a blueprint of the user gets and without."""
     torch.set_num_threads(1)
     return [_row(name, shielded=shielded) for name, shielded in GOALS]
 

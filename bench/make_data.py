@@ -18,6 +18,7 @@ DATA_DIR = Path(__file__).resolve().parent.parent / "tolaria" / "data"
 
 
 def make_digits(path: Path) -> None:
+    """Write the 8 x 8 digits of scikit-learn, shuffled, as bytes."""
     images, labels = load_digits(return_X_y=True)
     # The source is ordered by writer. RandomState, because its stream never changes with numpy.
     order = np.random.RandomState(0).permutation(len(labels))
@@ -29,6 +30,7 @@ def make_digits(path: Path) -> None:
 
 
 def make_mnist1d(path: Path) -> None:
+    """Write MNIST-1D in steps of a 127th of its largest value, and print what that costs."""
     made = make_dataset(get_dataset_args())
     values = np.concatenate([made["x"], made["x_test"]])  # 4,000 to train on, then 1,000 to test
     step = np.float32(np.abs(values).max() / 127)
@@ -44,6 +46,7 @@ def make_mnist1d(path: Path) -> None:
 
 
 def main() -> None:
+    """Rebuild both files and print their sizes."""
     for name, make in (("digits", make_digits), ("mnist1d", make_mnist1d)):
         path = DATA_DIR / f"{name}.npz"
         make(path)

@@ -42,6 +42,8 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Block(nn.Module):
+    """Two convolutions with batch norm and a residual connection."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
@@ -91,6 +93,7 @@ class Encoder(nn.Module):
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+    """The loss of a (inputs, labels) batch."""
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
 

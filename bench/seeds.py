@@ -1,45 +1,39 @@
-"""What the seeds' state costs: transitions, queries, alphas, boundaries, records, memory.
+"""What the seeds' state costs by the call: transitions, queries, alphas, records; and its memory.
 
 Run it: python -m bench.seeds
 """
 
 from __future__ import annotations
 
-import math
-import statistics
 import tempfile
-import time
-from collections.abc import Iterator
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from bench.pairs import Action, Row, compare, show
-from kasmina import Executor, SeedTable, unpack_record
+from kasmina import SeedTable, unpack_record
 from kasmina.grafting.linear_ramps import LinearRamps
-from leyline import Evidence, Stage, encode_into
-from tolaria.data import load
+from leyline import Evidence, Stage
 from tolaria.disk.seed_records import SeedRecords
-from tolaria.gather import Gatherer
 
 TITLE = "The state of seeds"
 
 MANY = 10_000
 SEED = "block1.conv/77"
 LAP = (Stage.GERMINATED, Stage.TRAINING, Stage.CANCELLED, Stage.DORMANT)
-_NUM_BOUNDARIES = 100
 
 
 def table_of(num_seeds: int) -> SeedTable:
+    """A table of dormant seeds at one site."""
     table = SeedTable()
     fill(table, num_seeds)
     return table
 
 
 def fill(table: SeedTable, num_seeds: int) -> None:
+    """Add dormant seeds at one site."""
     for number in range(num_seeds):
         table.add(f"block1.conv/{number}", site=0)
 
@@ -90,23 +84,18 @@ def row_of(
     )
 
 
-def single_rows() -> list[Row]:
-    table = table_of(MANY)
-    evidence = Evidence(epochs_in_stage=1)
+class Bare:
+    """What a call costs that does nothing."""
 
-    class Bare:
-        stage = Stage.DORMANT
+    stage = Stage.DORMANT
 
-        def advance(self, seed: str, to: Stage, known: Evidence) -> None:
-            pass
+    def advance(self, seed: str, to: Stage, known: Evidence) -> None:
+        """Do nothing."""
 
-    bare = Bare()
-    alpha = table.column("alpha")
-    other, twice = np.empty_like(alpha), np.empty(2 * MANY, dtype=np.float32)
-    ramps, scattered = LinearRamps(), LinearRamps()
-    for number in range(MANY):
-        ramps.begin(f"a/{number}", number, 10**9)
-        scattered.begin(f"a/{number}", 2 * number, 10**9)
+
+def transition_rows(table: SeedTable) -> list[Row]:
+    """One seed's transition beside a bare call, and everybody's beside a memcpy."""
+    bare, evidence = Bare(), Evidence(epochs_in_stage=1)
     held = [array.copy() for array in (table.column("stage"), table.column("epochs_in_stage"))]
     spare = [np.empty_like(array) for array in held]
 
@@ -114,7 +103,6 @@ def single_rows() -> list[Row]:
         for source, target in zip(held, spare, strict=True):
             np.copyto(target, source)
 
-    copy_alpha = lambda: np.copyto(other, alpha)  # noqa: E731 # an action like the others
     return [
         row_of(
             "validated transition, single",
@@ -135,42 +123,49 @@ def single_rows() -> list[Row]:
             20,
             per=MANY,
         ),
-        row_of(
-            "state query",
-            0.4,
-            "us",
-            lambda: table.stage(SEED),
-            lambda: bare.stage,
-            "attribute read",
-            5000,
-        ),
-        row_of(
-            f"alpha for {MANY:,} seeds, rows in order",
-            20,
-            "us",
-            lambda: ramps.step(alpha),
-            copy_alpha,
-            "memcpy",
-            100,
-        ),
-        row_of(
-            f"alpha for {MANY:,} seeds, in every second row",
-            20,
-            "us",
-            lambda: scattered.step(twice),
-            copy_alpha,
-            "memcpy",
-            100,
-        ),
-        Row(
-            "memory per seed in the table",
-            "10,000 seeds <= 1.5 MB",
-            f"{table.size_bytes / 1e6:.2f} MB: {table.size_bytes / MANY:.0f} bytes a seed, "
-            "room to grow included",
-            f"names and their index apart: {names_bytes(table) / MANY:.0f} bytes a seed",
-            table.size_bytes <= 1_500_000,
-        ),
     ]
+
+
+def query_row(table: SeedTable) -> Row:
+    """A seed's stage beside the attribute of an object."""
+    bare = Bare()
+    query, read = lambda: table.stage(SEED), lambda: bare.stage
+    return row_of("state query", 0.4, "us", query, read, "attribute read", 5000)
+
+
+def alpha_rows(table: SeedTable) -> list[Row]:
+    """Every alpha moved on by a step, beside a memcpy of them."""
+    alpha = table.column("alpha")
+    other, twice = np.empty_like(alpha), np.empty(2 * MANY, dtype=np.float32)
+    ramps, scattered = LinearRamps(), LinearRamps()
+    for number in range(MANY):
+        ramps.begin(f"a/{number}", number, 10**9)
+        scattered.begin(f"a/{number}", 2 * number, 10**9)
+    rows = (("rows in order", ramps, alpha), ("in every second row", scattered, twice))
+    return [
+        row_of(
+            f"alpha for {MANY:,} seeds, {where}",
+            20,
+            "us",
+            partial(moved.step, target),
+            lambda: np.copyto(other, alpha),
+            "memcpy",
+            100,
+        )
+        for where, moved, target in rows
+    ]
+
+
+def memory_row(table: SeedTable) -> Row:
+    """The columns' bytes a seed, and those of its name apart."""
+    return Row(
+        "memory per seed in the table",
+        "10,000 seeds <= 1.5 MB",
+        f"{table.size_bytes / 1e6:.2f} MB: {table.size_bytes / MANY:.0f} bytes a seed, "
+        "room to grow included",
+        f"names and their index apart: {names_bytes(table) / MANY:.0f} bytes a seed",
+        table.size_bytes <= 1_500_000,
+    )
 
 
 def names_bytes(table: SeedTable) -> int:
@@ -215,119 +210,17 @@ def record_rows(folder: Path) -> list[Row]:
     return rows
 
 
-class Bookkeeping:
-    """All that a boundary does with the seeds' state, a tenth of them going on a stage."""
-
-    def __init__(self, num_seeds: int):
-        self.executor = Executor(nn.Linear(8, 8), rng_seed=0)
-        fill(self.executor.table, num_seeds)
-        self._gatherer = Gatherer(self.executor, run_id="bench", param_budget=None)
-        self._ramps = LinearRamps()
-        for row in range(num_seeds):
-            self._ramps.begin(self.executor.table.names[row], row, 10**9)
-        chosen = np.arange(0, num_seeds, 10)
-        self._transitions = bulk_transition(self.executor.table, chosen)
-        self._buffer = bytearray()
-        self.packet_bytes = 0
-
-    def boundary(self) -> None:
-        table = self.executor.table
-        table.end_epoch()
-        self._ramps.step(table.column("alpha"))
-        self._gatherer.schema(("val_loss",))
-        packet = self._gatherer.packet(
-            {"val_loss": 0.5}, epoch=1, step=45, num_epochs=30, host_parameters=100
-        )
-        self.packet_bytes = encode_into(packet, self._buffer)
-        self._transitions()
-        self.executor.lifecycle.take_metrics(1, 0)
-
-
-def cpu_us(action: Action) -> float:
-    """CPU time of one call: what others do on this machine is not the boundary's."""
-    start_ns = time.thread_time_ns()
-    action()
-    return (time.thread_time_ns() - start_ns) / 1e3
-
-
-def boundary_rows() -> Iterator[Row]:
-    """p95 over boundaries, and how it grows with the seeds."""
-    # As in a run: once a large tensor was freed, glibc keeps what is freed for the next buffer.
-    bytes(1 << 24)
-    medians = {}
-    for num_seeds, goal_ms in ((32, 0.1), (MANY, 1.0), (10 * MANY, 10.0)):
-        work = Bookkeeping(num_seeds)
-        for _ in range(5):
-            work.boundary()
-        content, target = bytes(work.packet_bytes), bytearray(work.packet_bytes)
-
-        def copy(content: bytes = content, target: bytearray = target) -> None:
-            target[:] = content
-
-        pairs = [(cpu_us(work.boundary), cpu_us(copy)) for _ in range(_NUM_BOUNDARIES)]
-        ours = sorted(mine for mine, _ in pairs)
-        medians[num_seeds] = statistics.median(ours)
-        p95_ms = ours[int(0.95 * len(ours))] / 1e3
-        ratio = statistics.median(mine / peer for mine, peer in pairs)
-        yield Row(
-            f"boundary bookkeeping, {num_seeds:,} seeds, CPU time",
-            f"p95 <= {goal_ms:g} ms",
-            f"p95 {p95_ms:.3f} ms, p50 {medians[num_seeds] / 1e3:.3f} ms",
-            f"memcpy of its {work.packet_bytes:,} byte packet, {ratio:.0f}x",
-            p95_ms <= goal_ms,
-        )
-    logs = [(math.log(num), math.log(us)) for num, us in medians.items()]
-    fitted = statistics.linear_regression(*zip(*logs, strict=True)).slope
-    last = (logs[2][1] - logs[1][1]) / (logs[2][0] - logs[1][0])
-    yield Row(
-        "slope of log time on log seeds, fitted to the three",
-        "<= 1.05",
-        f"{fitted:.2f}",
-        f"from 10,000 to 100,000 alone {last:.2f}",
-        fitted <= 1.05,
-    )
-
-
-def share_rows() -> list[Row]:
-    """State management beside the bare steps of the shipped digits host, the smallest there is."""
-    task = load("digits", rng_seed=0)
-    batches = list(task.data.train_dataloader())
-    optimizer = torch.optim.Adam(task.module.parameters())
-
-    def train() -> None:
-        for images, labels in batches:
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(task.module(images), labels)
-            torch.autograd.backward(loss)
-            optimizer.step()
-
-    work = Bookkeeping(MANY)
-    alpha = work.executor.table.column("alpha")
-    ramps = LinearRamps()
-    for row in range(0, MANY, 10):
-        ramps.begin(f"a/{row}", row, 10**9)
-
-    def manage() -> None:
-        for _ in batches:
-            ramps.step(alpha)
-            work.executor.after_step(0.5)
-        work.boundary()
-
-    found = compare(manage, train, num_pairs=15)
-    return [
-        Row(
-            f"state of {MANY:,} seeds, 1,000 grafting: {len(batches)} steps, a boundary",
-            "< 5 % of the run",
-            f"{found.ours_us / 1e3:.2f} ms an epoch, {found.ratio:.1%}",
-            f"the digits host's epoch, a bare loop: {found.peer_us / 1e3:.1f} ms",
-            found.ratio < 0.05,
-        )
-    ]
-
-
 def rows() -> list[Row]:
+    """Every claim about single calls, records and memory."""
+    table = table_of(MANY)
     with tempfile.TemporaryDirectory() as folder:
-        return [*single_rows(), *record_rows(Path(folder)), *boundary_rows(), *share_rows()]
+        return [
+            *transition_rows(table),
+            query_row(table),
+            *alpha_rows(table),
+            memory_row(table),
+            *record_rows(Path(folder)),
+        ]
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Rings(pl.LightningModule):
 
 
 def rings(num_points: int, rng_seed: int) -> TensorDataset:
+    """Points around the origin, labelled 1 in the ring between the radii 0.8 and 1.6."""
     generator = torch.Generator().manual_seed(rng_seed)
     points = torch.randn(num_points, 2, generator=generator)
     radius = points.norm(dim=1)
@@ -44,6 +45,7 @@ def rings(num_points: int, rng_seed: int) -> TensorDataset:
 
 
 def main() -> None:
+    """Train as always, with the callback; then print what has grown, and export it."""
     torch.set_num_threads(1)  # for small tensors, two contended threads are slower than one
     pl.seed_everything(0, verbose=False)
     train = DataLoader(rings(2000, 1), batch_size=50, shuffle=True)

@@ -14,6 +14,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def loss_fn(model: nn.Module, batch: Batch) -> Tensor:
+    """The loss by which the loop trains, and by which candidates are tried."""
     x, y = batch
     return nn.functional.cross_entropy(model(x), y)
 
@@ -33,6 +34,7 @@ def stripes(num_images: int, rng_seed: int) -> list[Batch]:
 
 
 def accuracy(model: nn.Module, batches: list[Batch]) -> float:
+    """The share of images that the model puts into their class."""
     model.eval()
     with torch.no_grad():
         right = sum(int((model(x).argmax(1) == y).sum()) for x, y in batches)
@@ -41,6 +43,7 @@ def accuracy(model: nn.Module, batches: list[Batch]) -> float:
 
 
 def main() -> None:
+    """Train by hand and tell Esper of each step and of each end of an epoch."""
     torch.set_num_threads(1)  # for small tensors, two contended threads are slower than one
     torch.manual_seed(0)
     train, held_out = stripes(1500, 1), stripes(500, 2)

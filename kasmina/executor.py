@@ -18,7 +18,7 @@ from kasmina.lifecycle.seed_table import SeedTable
 from kasmina.sites.grounds import Grounds
 from kasmina.sites.site import Site
 from kasmina.slots.grafted_seed import GraftedSeed
-from kasmina.slots.slot import attached_seeds
+from kasmina.slots.slot import AttachedSeed, attached_seeds, every_seed
 from kasmina.trials.counterfactual import counterfactual_gains
 from kasmina.trials.nursery import Nursery
 from kasmina.trials.race import RaceRules
@@ -83,19 +83,19 @@ class Executor:
 
     def grown_parameters(self) -> int:
         """Parameters that growth has added to the live model."""
-        attached = attached_seeds(self._model).values()
-        return sum(p.numel() for _, _, seed in attached for p in seed.parameters())
+        held = every_seed(self._model)
+        return sum(p.numel() for _, _, seed in held for p in seed.parameters())
 
     def live_seeds(self) -> dict[str, LiveSeed]:
         """Every seed of this run in the live model, by name, in order of the model's submodules.
 
-        Seeds that the model brought along from an earlier run are part of its host.
+        Seeds that the model brought along from an earlier run are part of its host, as are those of
+        a copy that it keeps of a part of itself.
         """
         live = {}
-        for name, (site, _, seed) in attached_seeds(self._model).items():
-            if name in self.table:
-                trainable = LIFECYCLE[self.table.stage(name)].trains_in_host
-                live[name] = LiveSeed(site, tuple(seed.parameters()), trainable)
+        for name, (site, _, seed) in self._own_seeds().items():
+            trainable = LIFECYCLE[self.table.stage(name)].trains_in_host
+            live[name] = LiveSeed(site, tuple(seed.parameters()), trainable)
         return live
 
     def take_moments(self, seed: str) -> Sequence[Mapping[str, Any]]:
@@ -125,15 +125,18 @@ class Executor:
         return reports
 
     def roll_back(self, seed: str, epoch: int, cause: str, embargo_epochs: int) -> SeedReport:
-        """Take a seed out because the run was restored."""
+        """Take a seed out because the run was restored, by the way that its stage allows."""
         self._untold_faults = self.take_faults()
-        return self._commands.withdraw(seed, Stage.ROLLED_BACK, epoch, cause, embargo_epochs)
+        ways = LIFECYCLE[self.table.stage(seed)].leaves_to
+        ends = (Stage.ROLLED_BACK, Stage.CULLED, Stage.CANCELLED)
+        to = next(stage for stage in ends if stage in ways)
+        return self._commands.withdraw(seed, to, epoch, cause, embargo_epochs)
 
     def withdraw_faulted(self, epoch: int, embargo_epochs: int) -> list[SeedReport]:
         """Take out every live seed whose module has faulted."""
         reports = []
-        for name, (_, _, seed) in attached_seeds(self._model).items():
-            if seed.fault and name in self.table and LIFECYCLE[self.table.stage(name)].leaves_to:
+        for name, (_, _, seed) in self._own_seeds().items():
+            if seed.fault and LIFECYCLE[self.table.stage(name)].leaves_to:
                 # A cull may wait for a measurement that the fault prevents; a rollback never does.
                 culled = refusal(self.table.stage(name), Stage.CULLED, self._evidence(name)) is None
                 to = Stage.CULLED if culled else Stage.ROLLED_BACK
@@ -190,21 +193,22 @@ class Executor:
         entries = {seed: self._birth(seed) for seed in seeds}
         flops = self.nursery.race(task, entries, train_batches, held_out, recipe, rules)
         for seed in seeds:
+            self.table.put(seed, error_count=int(self.nursery.trial_fault(seed) is not None))
             trial = self.nursery.trial(seed)
-            assert trial is not None
-            self.table.put(
-                seed,
-                trial_steps=trial.steps,
-                trial_gain=trial.gain,
-                trial_error=trial.gain_error,
-                error_count=int(trial.fault is not None),
-            )
+            if trial is not None:
+                self.table.put(
+                    seed,
+                    trial_steps=trial.steps,
+                    trial_gain=trial.gain,
+                    trial_error=trial.gain_error,
+                )
         return flops
 
     def trial_faults(self) -> dict[str, str]:
         """Faults of the last race's candidates, by seed."""
-        trials = ((seed, self.nursery.trial(seed)) for seed in self.table.in_stage(Stage.TRAINING))
-        return {seed: t.fault for seed, t in trials if t is not None and t.fault is not None}
+        seeds = self.table.in_stage(Stage.TRAINING)
+        faults = ((seed, self.nursery.trial_fault(seed)) for seed in seeds)
+        return {seed: fault for seed, fault in faults if fault is not None}
 
     def measure_counterfactuals(self, task: Task, held_out: Sequence[Any]) -> list[str]:
         """Measure every seed in EVALUATING; returns their names."""
@@ -249,6 +253,14 @@ class Executor:
         self._effects.load_state_dict(state["ramps"])
 
     # --- helpers -----------------------------------------------------------------------------
+
+    def _own_seeds(self) -> dict[str, AttachedSeed]:
+        """Those of this run: of no earlier one, and in no copy that the model keeps of itself."""
+        return {
+            name: held
+            for name, held in attached_seeds(self._model).items()
+            if name in self.table and name.rpartition("/")[0] == held.site
+        }
 
     def _birth(self, seed: str) -> tuple[Site, str, int]:
         """Site, blueprint and epoch: with the seed's name, all that it is built from."""

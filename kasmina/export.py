@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from kasmina.guard import attempt
 from kasmina.sites.layout import layout_of
 from kasmina.slots.grafted_seed import GraftedSeed
-from kasmina.slots.slot import attached_seeds, detach_seed
+from kasmina.slots.slot import detach_seed, slot_of
 from kasmina.trials.task import copy_module
 from leyline import ExportError
 
@@ -47,10 +47,10 @@ def export(model: nn.Module) -> nn.Module:
         TrialError: the model cannot be copied.
     """
     plain = copy_module(model)
-    sites = {site: module for site, module, _ in attached_seeds(plain).values()}
     # Innermost first: an outer grown block then already holds its plain inner ones.
-    for site, module in sorted(sites.items(), key=lambda item: -item[0].count(".")):
-        seeds = [seed for _, held, seed in attached_seeds(module).values() if held is module]
+    for site, module in reversed(list(plain.named_modules())):
+        slot = slot_of(module)
+        seeds = [] if slot is None else list(slot.seeds())
         for seed in seeds:
             detach_seed(module, seed)
         active = [seed for seed in seeds if seed.active]

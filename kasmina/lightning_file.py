@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kasmina.guard import attempt, describe
 from leyline import CheckpointError
 
 
@@ -18,13 +19,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         CheckpointError: the file is damaged, holds objects other than plain values and tensors,
             or has no state dict.
     """
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle's own errors, which we must not import
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # The errors are pickle's own, which we must not import.
+    content: Any = attempt(lambda: torch.load(path, map_location="cpu", weights_only=True))
+    if isinstance(content, Exception):
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint of plain values: {reason}"
-        ) from error
+            f"{path} cannot be read as a checkpoint of plain values: {describe(content)}"
+        ) from content
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state_dict, dict) or not all(
         isinstance(value, Tensor) for value in state_dict.values()

@@ -41,7 +41,7 @@ def prewarm(model: nn.Module, task: Task, batch: Any, site: str, seed: GraftedSe
     if held is None:
         attach_seed(site, copied.get_submodule(site), seed)
     else:
-        seed = held[2]
+        seed = held.seed
     with isolated_rng(0):
         for alpha, trainable in ((0.0, True), (0.5, True), (1.0, False)):
             seed.blend(alpha)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from kasmina.blueprints import Blueprint, Risk, catalogue
+from kasmina.blueprints import Blueprint, catalogue
 from kasmina.guard import attempt, describe
 from kasmina.rng import isolated_rng
 from kasmina.settings import kept_settings
 from kasmina.sites.layout import layout_of
-from kasmina.slots.chunked import graft
+from kasmina.slots.birth import build_seed
 from kasmina.slots.description import SeedDescription, read_descriptions, read_seed_state
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import SLOT, refusal
@@ -57,9 +57,9 @@ def check_fit(
         seed = f"seed {described.seed!r} at {site!r}"
         module, kind = _module_at(model, site), catalogue[described.blueprint]
         _check_width(seed, module, described, widths.setdefault(site, _width(described)))
-        accepts = attempt(partial(kind.accepts, described.shape))
-        if isinstance(accepts, Exception) or not accepts:
-            why = f": {describe(accepts)}" if isinstance(accepts, Exception) else ""
+        fits = attempt(partial(kind.fits, described.shape))
+        if fits is not True:
+            why = f": {describe(fits)}" if isinstance(fits, Exception) else ""
             raise CheckpointError(
                 f"{seed} is a {kind.name}, which does not fit shape {tuple(described.shape)}{why}"
             )
@@ -67,29 +67,27 @@ def check_fit(
 
 
 def build(model: nn.Module, site: str, described: SeedDescription) -> GraftedSeed:
-    """A seed as described, where and like what the module at its site is.
+    """A seed as described, its weights apart.
 
     Raises:
         CheckpointError: the blueprint cannot be built.
     """
-    kind = catalogue[described.blueprint]
-    body = attempt(lambda: kind.build(described.shape, rng_seed=0))
-    if isinstance(body, Exception):
-        raise CheckpointError(
-            f"seed {described.seed!r} at {site!r} cannot be built: {describe(body)}"
-        ) from body
-    seed = graft(
-        body,
-        seed=described.seed,
-        blueprint=described.blueprint,
-        shape=described.shape,
-        chunk=described.chunk,
-        shielded=kind.risk is Risk.HIGH,
+    # What its weights and random streams come from does not matter: they are loaded next.
+    seed = attempt(
+        lambda: build_seed(
+            model,
+            site,
+            seed=described.seed,
+            blueprint=described.blueprint,
+            shape=described.shape,
+            chunk=described.chunk,
+            rng_seed=0,
+        )
     )
-    like = next(model.get_submodule(site).parameters(), next(model.parameters(), None))
-    if like is not None:
-        seed.to(device=like.device)
-        seed.body.to(dtype=like.dtype)
+    if isinstance(seed, Exception):
+        raise CheckpointError(
+            f"seed {described.seed!r} at {site!r} cannot be built: {describe(seed)}"
+        ) from seed
     return seed
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from kasmina.lightning_file import read_state_dict
 from kasmina.slots.description import SeedDescription
 from kasmina.slots.grafted_seed import GraftedSeed
-from kasmina.slots.slot import SLOT, attach_seed, attached_seeds, detach_seed
-from kasmina.slots.snapshot import Snapshot, held_seeds
+from kasmina.slots.held_seeds import all_or_nothing
+from kasmina.slots.slot import SLOT, attach_seed, detach_seed, every_seed
 from kasmina.stored_seeds import build, check_fit, described_seeds
 from leyline import CheckpointError, ExportError
 
@@ -28,8 +28,8 @@ def detach(model: nn.Module) -> nn.Module:
     Returns:
         The same model, for chaining.
     """
-    for _, module, seed in attached_seeds(model).values():
-        detach_seed(module, seed)
+    for held in every_seed(model):
+        detach_seed(held.module, held.seed)
     return model
 
 
@@ -45,9 +45,8 @@ def match_structure(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
     wanted = described_seeds(state_dict)
     check_fit(model, state_dict, wanted)
     held = {
-        (site.site, seed.seed.rsplit("/", 1)[-1]): (site.module, seed)
-        for site in held_seeds(model)
-        for seed in site.seeds
+        (site, seed.seed.rsplit("/", 1)[-1]): (module, seed)
+        for site, module, seed in every_seed(model)
     }
     fitting = {
         place: seed
@@ -60,16 +59,12 @@ def match_structure(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
     }
     if list(held) == list(fitting) == list(wanted):
         return
-    before = Snapshot(model)
-    try:
+    with all_or_nothing(model):
         for module, seed in held.values():
             detach_seed(module, seed)
         # Anew in the order described: the output of one seed at a site is the input of the next.
         for (site, _), seed in seeds.items():
             attach_seed(site, model.get_submodule(site), seed)
-    except BaseException:
-        before.restore()
-        raise
 
 
 def _is_as_described(seed: GraftedSeed, described: SeedDescription) -> bool:
@@ -88,6 +83,7 @@ def grow_on_load(model: nn.Module) -> Any:
     """
 
     def hook(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+        """Match the module to its own part of the state, which torch names with a prefix."""
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
         match_structure(module, own)
 
@@ -111,14 +107,11 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
             it was: the same seeds, the same weights.
     """
     state_dict = _without_prefix(model, _read(Path(path)))
-    before = Snapshot(model, state_dict)
     try:
-        _load(model, state_dict)
-    except BaseException as error:
-        before.restore()
-        if isinstance(error, ValueError | RuntimeError):
-            raise CheckpointError(f"{path} does not fit {type(model).__name__}: {error}") from error
-        raise
+        with all_or_nothing(model, state_dict):
+            _load(model, state_dict)
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {error}") from error
     return model
 
 

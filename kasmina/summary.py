@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from kasmina.slots.slot import attached_seeds
+from kasmina.slots.slot import every_seed
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ def summary(model: nn.Module) -> ModelSummary:
     """Summarise a model, grown or not."""
     lines = tuple(
         SeedLine(
-            seed=name,
+            seed=seed.seed,
             site=site,
             blueprint=seed.blueprint,
             parameters=sum(p.numel() for p in seed.parameters()),
             alpha=float(seed.alpha),
             trainable=any(p.requires_grad for p in seed.parameters()),
         )
-        for name, (site, _, seed) in attached_seeds(model).items()
+        for site, _, seed in every_seed(model)
     )
     grown = sum(line.parameters for line in lines)
     total = sum(parameter.numel() for parameter in model.parameters())

@@ -18,6 +18,7 @@ from leyline.errors import ExportError as ExportError
 from leyline.errors import LifecycleError as LifecycleError
 from leyline.errors import NonFiniteError as NonFiniteError
 from leyline.errors import OwnerError as OwnerError
+from leyline.errors import RollbackError as RollbackError
 from leyline.errors import RunError as RunError
 from leyline.errors import RunLockedError as RunLockedError
 from leyline.errors import SiteError as SiteError
@@ -54,8 +55,11 @@ from leyline.messages.sites import SiteInfo as SiteInfo
 from leyline.messages.state import COLUMN_FORMATS as COLUMN_FORMATS
 from leyline.messages.state import StatePacket as StatePacket
 from leyline.messages.telemetry import BoundaryTiming as BoundaryTiming
+from leyline.messages.telemetry import BreakerChange as BreakerChange
 from leyline.messages.telemetry import EpochMetrics as EpochMetrics
 from leyline.messages.telemetry import Fault as Fault
+from leyline.messages.telemetry import LatencyAlert as LatencyAlert
+from leyline.messages.telemetry import LearningRates as LearningRates
 from leyline.messages.telemetry import LifecycleMetrics as LifecycleMetrics
 from leyline.messages.telemetry import RunEnded as RunEnded
 from leyline.messages.telemetry import RunStarted as RunStarted

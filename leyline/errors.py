@@ -67,5 +67,9 @@ class NonFiniteError(EsperError, ValueError):
     """A loss that is NaN or infinite and that no seed can be blamed for."""
 
 
+class RollbackError(EsperError, ValueError):
+    """A state that cannot go back as a whole: the run is no longer built as it was then."""
+
+
 class BusError(EsperError, ValueError):
     """A telemetry URL that is malformed or a server that cannot be started."""

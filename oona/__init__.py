@@ -1,6 +1,7 @@
 """The telemetry bus: leaves the training path at once, reaches Redis Streams later."""
 
 from oona.bus import Bus as Bus
+from oona.damage import damage as damage
 from oona.envelopes import Envelopes as Envelopes
 from oona.outbox import Ledger as Ledger
 from oona.outbox import ledger as ledger

@@ -139,6 +139,13 @@ class Bus:
         parts = self._parts
         return self._last if parts is None else self._count(parts, parts.publisher.state)
 
+    def health(self) -> tuple[str, str]:
+        """The publisher's breaker, "open" or "closed", and its state in words; costs nothing."""
+        parts = self._parts
+        if parts is None:
+            return self._last.breaker, self._last.state
+        return parts.publisher.breaker, parts.publisher.state
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until the server has acknowledged everything; False if it has not in time."""
         parts = self._parts
@@ -215,6 +222,7 @@ class Bus:
             dropped_by_type=ledger.dropped_by_type,
             state=state,
             url=self._last.url,
+            breaker=parts.publisher.breaker,
             num_faults=parts.publisher.num_faults,
             warnings=parts.warnings,
         )

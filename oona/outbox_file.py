@@ -24,7 +24,7 @@ _DROP_NAME: Final = struct.Struct("<24p")
 _DROPS_AT: Final = 1024
 _NUM_DROP_SLOTS: Final = 64
 _DROP_SIZE_BYTES: Final = _DROP_NAME.size + 8
-_PAGE_SIZE_BYTES: Final = 4096
+PAGE_SIZE_BYTES: Final = 4096
 _STATES_AT: Final = 256
 _IDENTITY: Final = struct.Struct("<8sIIQ")
 _CHECKSUM: Final = struct.Struct("<I")
@@ -44,7 +44,7 @@ def open_file(path: Path, ring_size_bytes: int, warnings: list[str]) -> memoryvi
     descriptor = os.open(path, flags, 0o600)
     try:
         size_bytes = os.fstat(descriptor).st_size
-        if size_bytes and any(os.pread(descriptor, _PAGE_SIZE_BYTES, 0)):
+        if size_bytes and any(os.pread(descriptor, PAGE_SIZE_BYTES, 0)):
             memory = memoryview(mmap.mmap(descriptor, 0))
             flaw = find_flaw(memory)
             if flaw is None:
@@ -84,7 +84,7 @@ def _allocate(descriptor: int, size_bytes: int) -> None:
 
 def file_size_bytes(ring_size_bytes: int) -> int:
     """Size of the file for a size of its rings."""
-    return _PAGE_SIZE_BYTES + len(Priority) * ring_size_bytes
+    return PAGE_SIZE_BYTES + len(Priority) * ring_size_bytes
 
 
 def format_memory(memory: memoryview, ring_size_bytes: int) -> None:
@@ -99,7 +99,7 @@ def rings_of(memory: memoryview) -> dict[Priority, Ring]:
     ring_size_bytes = _IDENTITY.unpack_from(memory)[3]
     rings = {}
     for lane in Priority:
-        data_at = _PAGE_SIZE_BYTES + lane * ring_size_bytes
+        data_at = PAGE_SIZE_BYTES + lane * ring_size_bytes
         data = memory[data_at : data_at + ring_size_bytes]
         rings[lane] = Ring(_state_memory(memory, lane), data)
     return rings
@@ -138,8 +138,8 @@ def write_server(memory: memoryview, identity: str) -> None:
 
 def find_flaw(memory: memoryview) -> str | None:
     """Say why memory is not an outbox, or None if it is one."""
-    if len(memory) < _PAGE_SIZE_BYTES:
-        return f"it has {len(memory)} bytes, the header alone has {_PAGE_SIZE_BYTES}"
+    if len(memory) < PAGE_SIZE_BYTES:
+        return f"it has {len(memory)} bytes, the header alone has {PAGE_SIZE_BYTES}"
     magic, layout, num_lanes, ring_size_bytes = _IDENTITY.unpack_from(memory)
     if magic != _MAGIC:
         return "it is not an outbox"
@@ -170,7 +170,7 @@ def read_file(path: Path) -> tuple[list[bytes], int]:
     if find_flaw(content) is not None:
         return [], 1
     with path.open("rb") as file:
-        later = memoryview(file.read(_PAGE_SIZE_BYTES))
+        later = memoryview(file.read(PAGE_SIZE_BYTES))
     bodies: list[bytes] = []
     num_damaged = 0
     for lane, ring in rings_of(content).items():

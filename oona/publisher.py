@@ -21,6 +21,7 @@ _POLL_INTERVAL_S: Final = 0.05
 _FIRST_BACKOFF_S: Final = 0.05
 _LONGEST_BACKOFF_S: Final = 5.0
 _MAX_DOUBLINGS: Final = 10
+_FAILURES_TO_OPEN: Final = 3
 _ROUND_ENTRIES: Final = 8
 _LANES: Final = tuple(sorted(Priority, reverse=True))
 """Emergency first."""
@@ -55,6 +56,14 @@ class Publisher:
         self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="oona-publisher", daemon=True)
         self._thread.start()
+
+    @property
+    def breaker(self) -> str:
+        """ "open" from the third failure in a row until something is delivered, else "closed".
+
+        While it is open every attempt waits for the backoff first, and one attempt decides.
+        """
+        return "open" if self._failures_in_a_row >= _FAILURES_TO_OPEN else "closed"
 
     def flush(self, timeout_s: float, *, retries: bool = True) -> bool:
         """Wait until the server has acknowledged everything; False if it has not in time.

@@ -24,6 +24,8 @@ class BusStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One of connecting, delivering, closed and off, or what is wrong with the server."""
     url: str
     """Where the events go; passwords are hidden."""
+    breaker: str = "closed"
+    """"open" while the server is away or refuses, after three failures in a row; else "closed"."""
     num_faults: int = 0
     """Unforeseen exceptions that the publisher survived."""
     warnings: tuple[str, ...] = ()

@@ -81,7 +81,7 @@ class HeuristicPolicy:
             return [], "the growth window has closed"
         if not state.schema.candidates:
             return [], "no race: no blueprint that may race fits a site that may grow"
-        race = self._races + 1
+        race, why = self._races + 1, "no graft is settling" if self._races else "warm-up is over"
         plantings = choose_plantings(state, at_most=rules.max_candidates, race=race)
         if not plantings:
             return [], f"no candidate fits the {state.budget_left:,} parameters left"
@@ -90,12 +90,10 @@ class HeuristicPolicy:
             Germinate(seed=p.seed, site=p.site, blueprint=p.blueprint, cause=f"race {race}")
             for p in plantings
         ]
-        sites = len({planting.site for planting in plantings})
-        kinds = len({planting.blueprint for planting in plantings})
-        return commands, (
-            f"race {race}: {len(plantings)} candidates of {kinds} kinds at {sites} sites, "
-            f"{state.budget_left:,} parameters left to add"
-        )
+        num_kinds = len({planting.blueprint for planting in plantings})
+        kinds = f"{num_kinds} {'kind' if num_kinds == 1 else 'kinds'} of blueprint"
+        left = f"{state.budget_left:,} parameters left to add"
+        return commands, f"{why}; race {race}, {kinds}, {left}"
 
     # --- resuming ----------------------------------------------------------------------------
 

@@ -57,8 +57,9 @@ def judge(
         place = scores.index(winner)
         winner = scores[place] = msgspec.structs.replace(winner, chosen=True)
         outdone = any(score.gain > winner.gain for score in able)
-        rule = " once rent for parameters is taken off" if outdone else ""
-        cause = f"graft {_against(winner)}, best of {len(scores)}{rule}"
+        rule = ", once rent for parameters is taken off," if outdone else ""
+        won = f"won the race of {len(scores)}{rule} with {_gain(winner)}"
+        cause = f"{winner.blueprint} at {winner.site} {won} {_needed(winner)}"
     else:
         cause = f"no graft: {_miss(state, able, len(scores))}"
     commands = [_command(score, flaws[score.seed], len(scores)) for score in scores]
@@ -107,15 +108,13 @@ def _miss(state: State, able: Sequence[Score], num_finished: int) -> str:
     if not able:
         return f"none of {num_finished} candidates finished its trial and fits the budget"
     best = max(able, key=lambda score: score.gain)
-    return f"the best of {num_finished}, {_against(best)}"
+    which = f"{best.blueprint} at {best.site}"
+    return f"the best of {num_finished}, {which}, has {_gain(best)} {_needed(best)}"
 
 
 def _gain(score: Score) -> str:
     return f"a held-out gain of {score.gain:.4f} +- {score.gain_error:.4f} in {score.steps} steps"
 
 
-def _against(score: Score) -> str:
-    return (
-        f"{score.blueprint} at {score.site}, has {_gain(score)} "
-        f"against a threshold of {score.threshold:.4f}"
-    )
+def _needed(score: Score) -> str:
+    return f"against a threshold of {score.threshold:.4f}"

@@ -3,17 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tolaria.boundary import BoundaryReport as BoundaryReport
+    from tolaria.boundary_report import BoundaryReport as BoundaryReport
     from tolaria.config import EsperConfig as EsperConfig
     from tolaria.lightning.callback import EsperCallback as EsperCallback
+    from tolaria.lightning.loading import load_from_checkpoint as load_from_checkpoint
     from tolaria.orchestrator import Orchestrator as Orchestrator
 
 # torch and lightning take seconds to import; `esper --help` must not wait for them.
 _HOMES = {
-    "BoundaryReport": "tolaria.boundary",
+    "BoundaryReport": "tolaria.boundary_report",
     "EsperCallback": "tolaria.lightning.callback",
     "EsperConfig": "tolaria.config",
     "Orchestrator": "tolaria.orchestrator",
+    "load_from_checkpoint": "tolaria.lightning.loading",
 }
 
 

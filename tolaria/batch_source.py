@@ -17,8 +17,12 @@ from leyline import ConfigError
 class BatchSource(Protocol):
     """Training and held-out batches for trials and counterfactuals."""
 
-    def want(self, *, train: bool, held_out: bool) -> None:
-        """Say which batches the coming epoch should be kept for."""
+    def want(self, *, train: bool, held_out: bool, afresh: bool = True) -> None:
+        """Say which batches should be kept from here on.
+
+        Args:
+            afresh: False keeps what is still wanted, as within an epoch.
+        """
 
     def example(self) -> Any | None:
         """One training batch, for the dry run that finds sites; None before the first."""
@@ -31,6 +35,9 @@ class BatchSource(Protocol):
 
     def awaits_held_out(self) -> bool:
         """Whether there are no held-out batches yet, but there will be in a later epoch."""
+
+    def awaits_example(self) -> bool:
+        """Whether no training batch has passed yet, but one will."""
 
 
 class KeptBatches:
@@ -50,13 +57,16 @@ class KeptBatches:
         self._example = BatchBuffer(1, max_size_bytes)
         self._wants_train = False
         self._wants_held_out = False
+        self._has_trained = False
 
-    def want(self, *, train: bool, held_out: bool) -> None:
-        """Start afresh with what the coming epoch is kept for."""
+    def want(self, *, train: bool, held_out: bool, afresh: bool = True) -> None:
+        """Say what to keep; afresh, or on top of what is still wanted."""
+        if afresh or not (train and self._wants_train):
+            self._train.clear()
+        if afresh or not (held_out and self._wants_held_out):
+            self._held_out.clear()
+            self._has_validated = False
         self._wants_train, self._wants_held_out = train, held_out
-        self._train.clear()
-        self._held_out.clear()
-        self._has_validated = False
 
     def never_validates(self) -> None:
         """The validation loop turned out to have no batches."""
@@ -64,6 +74,7 @@ class KeptBatches:
 
     def offer_train(self, batch: Any) -> None:
         """A training batch has passed."""
+        self._has_trained = True
         self._example.offer(batch)
         if self._wants_train:
             self._train.offer(batch)
@@ -95,6 +106,10 @@ class KeptBatches:
         """Whether validation has not run in this epoch, but is to run in a later one."""
         return self._validates and not self._has_validated
 
+    def awaits_example(self) -> bool:
+        """Whether a run that was resumed at an epoch's end has not trained yet."""
+        return not self._has_trained
+
 
 class GivenBatches:
     """Batches that a hand-written loop hands over: training ones and held-out ones.
@@ -110,7 +125,7 @@ class GivenBatches:
         self._max_size_bytes = max_size_bytes
         self._example: Any | None = None
 
-    def want(self, *, train: bool, held_out: bool) -> None:
+    def want(self, *, train: bool, held_out: bool, afresh: bool = True) -> None:
         """Nothing to prepare: the batches are there whenever they are asked for."""
 
     def example(self) -> Any | None:
@@ -129,6 +144,10 @@ class GivenBatches:
 
     def awaits_held_out(self) -> bool:
         """Never: they are there from the beginning."""
+        return False
+
+    def awaits_example(self) -> bool:
+        """Never: what is not there now will not come."""
         return False
 
     def _first(self, batches: Iterable[Any], num_batches: int) -> list[Any]:

@@ -1,111 +1,37 @@
-"""One epoch boundary: gather, decide, apply, each timed against its limit."""
+"""The boundary: gather, decide, apply; one commit point, each part against its limit."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from dataclasses import dataclass
 
-import pybreaker
 from torch import nn
 
 from kasmina import Executor
 from leyline import (
-    BoundaryTiming,
     ContractError,
     Decision,
     Event,
     Schema,
     SeedReport,
+    StatePacket,
     decode,
     encode,
-    limits,
 )
 from tamiyo import Controller
+from tolaria.breakers import FAILURES_TO_OPEN, Breaker, Breakers
 from tolaria.gather import Gatherer
-from tolaria.learning_rate import UnifiedLRController
+from tolaria.rates import UnifiedLRController
+from tolaria.stage_timer import StageTimer
 from tolaria.undo import Undo
 
 _LOG = logging.getLogger("esper")
-_FAULTS_TO_OPEN: Final = 3
-_NUM_HELD: Final = 10
-"""Boundaries for which growth holds once the breaker has opened."""
-_NEVER_S: Final = 10**9
-"""The breaker's own timeout: counting boundaries, not seconds, keeps a resumed run the same."""
 
 
-@dataclass(frozen=True)
-class BoundaryReport:
-    """What one boundary did and what it cost, in ms."""
-
-    epoch: int
-    decision: Decision
-    reports: tuple[SeedReport, ...]
-    gather_ms: float
-    decide_ms: float
-    apply_ms: float
-    outside_ms: dict[str, float]
-    """Work timed apart from the boundary: races, counterfactuals, snapshots, checkpoints."""
-
-    @classmethod
-    def of(
-        cls,
-        decision: Decision,
-        reports: list[SeedReport],
-        took_ms: Mapping[str, float],
-        *,
-        outside_ms: dict[str, float],
-    ) -> Self:
-        """A report from the times of the stages; one that did not run took 0 ms."""
-        return cls(
-            epoch=decision.epoch,
-            decision=decision,
-            reports=tuple(reports),
-            gather_ms=took_ms.get("gather", 0.0),
-            decide_ms=took_ms.get("decide", 0.0),
-            apply_ms=took_ms.get("apply", 0.0),
-            outside_ms=outside_ms,
-        )
-
-    @property
-    def total_ms(self) -> float:
-        """Gather, decide and apply together."""
-        return self.gather_ms + self.decide_ms + self.apply_ms
-
-    @property
-    def within_limit(self) -> bool:
-        """Whether the boundary kept to its 18 ms."""
-        return self.total_ms <= limits.BOUNDARY_MS
-
-    def timing(self) -> BoundaryTiming:
-        """The event that carries the times."""
-        return BoundaryTiming(
-            epoch=self.epoch,
-            gather_ms=self.gather_ms,
-            decide_ms=self.decide_ms,
-            apply_ms=self.apply_ms,
-            outside_ms=dict(self.outside_ms),
-        )
-
-
-@dataclass
-class StageTimer:
-    """Times named stages with a monotonic clock in seconds."""
-
-    clock_s: Callable[[], float]
-    took_ms: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add a block's time to a stage."""
-        start_s = self.clock_s()
-        try:
-            yield
-        finally:
-            spent_ms = (self.clock_s() - start_s) * 1e3
-            self.took_ms[name] = self.took_ms.get(name, 0.0) + spent_ms
+class _UndoneBefore(Exception):
+    """The boundary did not count in the run that is being resumed, so it does not now."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +42,13 @@ class Outcome:
     reports: list[SeedReport]
     fault: str | None = None
     """Why the boundary did not count; None if it did, or if growth holds after earlier faults."""
+    has_gone_back: bool = False
+    """Whether the run was rolled back before anything could be decided."""
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether the state alone does not tell this outcome, so that a resume must know of it."""
+        return self.decision.late or bool(self.decision.undone) or self.has_gone_back
 
 
 class Boundary:
@@ -134,6 +67,7 @@ class Boundary:
         controller: Controller,
         record: Callable[[Event], None],
         embargo_epochs: int,
+        breakers: Breakers,
     ):
         self._model = model
         self._executor = executor
@@ -142,34 +76,22 @@ class Boundary:
         self._controller = controller
         self._record = record
         self._embargo_epochs = embargo_epochs
-        self._breaker_storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
-        self._breaker = pybreaker.CircuitBreaker(
-            fail_max=_FAULTS_TO_OPEN,
-            reset_timeout=_NEVER_S,
-            state_storage=self._breaker_storage,
-            throw_new_error_on_trip=False,
-        )
-        self._num_held = 0
+        self._breakers = breakers
         self._announced: Schema | None = None
+        self._stage = "gather"
+        self._undone: Mapping[int, str] = {}
+
+    def replay(self, undone: Mapping[int, str]) -> None:
+        """Fail at these epochs in the named stage, because the run that is resumed did."""
+        self._undone = undone
 
     def ready(self) -> bool:
-        """Begin the next boundary; False if growth holds in it, after three faults in a row."""
-        if self._breaker.current_state == pybreaker.STATE_OPEN:
-            self._num_held += 1
-            if self._num_held <= _NUM_HELD:
-                return False
-            self._breaker.half_open()
-        self._num_held = 0
-        return True
-
-    def held(self, epoch: int) -> Outcome:
-        """The outcome of a boundary for which growth was not ready."""
-        cause = (
-            f"growth holds after {_FAULTS_TO_OPEN} boundaries in a row that did not count, "
-            f"{self._num_held} of {_NUM_HELD}"
-        )
-        name = self._controller.policy_name
-        return Outcome(Decision(epoch=epoch, policy=name, cause=cause), [])
+        """Whether the next boundary may change what grows: no breaker is open."""
+        breakers = self._breakers
+        admitted = [
+            b.admits() for b in (breakers.policy, breakers.executor, breakers.learning_rates)
+        ]
+        return all(admitted)
 
     def commit(
         self,
@@ -181,59 +103,84 @@ class Boundary:
         num_epochs: int,
         host_parameters: int,
     ) -> Outcome:
-        """Gather, decide and apply; whatever goes wrong, everything is as it was before."""
+        """Gather, decide and apply; whatever goes wrong, everything is as it was before.
+
+        While the executor's breaker is open nothing is done; while the policy's is, seeds live on
+        and growth holds.
+        """
+        breakers = self._breakers
+        if not breakers.executor.admits():
+            return Outcome(self._held(epoch, breakers.executor), [])
         with timer.stage("apply"):
             undo = Undo(self._model, self._executor, self._rates, self._controller)
         try:
-            with self._breaker.calling():
-                with timer.stage("gather"):
-                    self._executor.table.end_epoch()
-                    schema = self._gatherer.schema(tuple(metrics))
-                    packet = self._gatherer.packet(
-                        metrics,
-                        epoch=epoch,
-                        step=step,
-                        num_epochs=num_epochs,
-                        host_parameters=host_parameters,
-                    )
-                # Recorded before anything changes: these are the decision's own inputs.
-                if schema is not self._announced:
-                    self._record(schema)
-                    self._announced = schema
-                self._record(packet)
-                with timer.stage("decide"):
-                    decision = _checked(self._controller.decide(packet, schema), epoch)
-                del packet
-                with timer.stage("apply"):
-                    reports = self._executor.withdraw_faulted(epoch, self._embargo_epochs)
-                    reports += self._executor.apply(decision, epoch)
-                    live, moments = self._executor.live_seeds(), self._executor.take_moments
-                    self._rates.reconcile(live, moments)
-                return Outcome(decision, reports)
+            with self._in_stage("gather", epoch, timer):
+                self._executor.table.end_epoch()
+                schema = self._gatherer.schema(tuple(metrics))
+                packet = self._gatherer.packet(
+                    metrics,
+                    epoch=epoch,
+                    step=step,
+                    num_epochs=num_epochs,
+                    host_parameters=host_parameters,
+                )
+            # Recorded before anything changes: these are the decision's own inputs.
+            if schema is not self._announced:
+                self._record(schema)
+                self._announced = schema
+            self._record(packet)
+            with self._in_stage("decide", epoch, timer):
+                decision = self._decide(packet, schema, epoch)
+            del packet
+            with self._in_stage("apply", epoch, timer):
+                reports = self._executor.withdraw_faulted(epoch, self._embargo_epochs)
+                reports += self._executor.apply(decision, epoch)
+                live, moments = self._executor.live_seeds(), self._executor.take_moments
+                self._rates.reconcile(live, moments)
         except Exception as error:  # the callback edge: a bug of ours must not end a run
             undo.run()
-            what = f"{type(error).__name__}: {error}"
-            _LOG.exception("the boundary of epoch %d did not count", epoch)
-            name, cause = self._controller.policy_name, f"the boundary did not count: {what}"
-            return Outcome(Decision(epoch=epoch, policy=name, cause=cause), [], what)
+            return self._undone_outcome(epoch, error)
+        except BaseException:
+            undo.run()
+            raise
+        breakers.executor.settle(None)
+        return Outcome(decision, reports)
 
-    def state_dict(self) -> dict[str, Any]:
-        """How many faults in a row there were, and for how many boundaries growth has held."""
-        is_open = self._breaker.current_state == pybreaker.STATE_OPEN
-        return {
-            "faults": self._breaker.fail_counter,
-            "open": is_open,
-            "num_held": self._num_held,
-        }
+    @contextmanager
+    def _in_stage(self, name: str, epoch: int, timer: StageTimer) -> Iterator[None]:
+        """Remember which stage is under way, and time it."""
+        self._stage = name
+        if self._undone.get(epoch) == name:
+            raise _UndoneBefore("so it was before the resume")
+        with timer.stage(name):
+            yield
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
-        self._breaker.close()
-        for _ in range(state["faults"]):
-            self._breaker_storage.increment_counter()
-        if state["open"]:
-            self._breaker.open()
-        self._num_held = state["num_held"]
+    def _decide(self, packet: StatePacket, schema: Schema, epoch: int) -> Decision:
+        breaker = self._breakers.policy
+        for other in (self._breakers.learning_rates, breaker):
+            if not other.admits():
+                return self._held(epoch, other)
+        decision = _checked(self._controller.decide(packet, schema), epoch)
+        breaker.settle(decision.cause if decision.late else None)
+        return decision
+
+    def _undone_outcome(self, epoch: int, error: Exception) -> Outcome:
+        what = f"{type(error).__name__}: {error}"
+        breakers = self._breakers
+        (breakers.policy if self._stage == "decide" else breakers.executor).settle(what)
+        _LOG.error("the boundary of epoch %d did not count", epoch, exc_info=error)
+        cause = f"the boundary did not count, {self._stage} failed: {what}"
+        name = self._controller.policy_name
+        decision = Decision(epoch=epoch, policy=name, cause=cause, undone=self._stage)
+        return Outcome(decision, [], what)
+
+    def _held(self, epoch: int, breaker: Breaker) -> Decision:
+        """The safe decision while a breaker is open."""
+        cause = (
+            f"growth holds: the {breaker.name} failed {FAILURES_TO_OPEN} times in a row or when "
+            f"it was tried again, {breaker.waited:g} of {breaker.hold:g} boundaries"
+        )
+        return Decision(epoch=epoch, policy=self._controller.policy_name, cause=cause)
 
 
 def _checked(decision: Decision, epoch: int) -> Decision:

@@ -14,20 +14,25 @@ from typing import Any, Final
 import msgspec
 
 from leyline import ConfigError
+from tolaria.environment import NO_LIST, settings_in
 
-ENVIRONMENT_PREFIX: Final = "ESPER_"
 POLICIES: Final = ("heuristic", "schedule", "hold")
+RATE_RULES: Final = ("constant", "variance_transfer")
+_MONITOR_MODES: Final = ("auto", "min", "max")
 _LARGEST_RNG_SEED: Final = 2**63 - 1
 _AT_LEAST_ONE: Final = (
     "num_epochs",
     "max_sites",
     "chunks",
     "ramp_epochs",
+    "boundary_every_steps",
     "trial_keep",
     "max_candidates",
     "max_kept_batches",
     "max_kept_size_bytes",
     "keep_checkpoints",
+    "max_checkpoints_size_bytes",
+    "memory_limit_bytes",
 )
 
 
@@ -40,11 +45,14 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The share of sites that may grow, chosen by their names and the run's id; the others are
     the control arm and never do."""
     monitor: str = "val_loss"
-    """The metric that reports speak of."""
+    """The metric that reports speak of, and by which the best checkpoint is kept."""
+    monitor_mode: str = "auto"
+    """"min" if less of it is better, "max" if more is; "auto" tells by its name."""
     policy: str = "heuristic"
     """"heuristic" grows by races of trials, "schedule" as `schedule` says, "hold" never."""
     schedule: tuple[tuple[int, str, str], ...] = ()
-    """(epoch, site name, blueprint name): plant at the boundary that ends that 1-based epoch."""
+    """(epoch, site name, blueprint name): plant at the boundary that ends that 1-based epoch. What
+    no epoch is left for is named in a warning at the start."""
     veto: bool = True
     """Whether the counterfactual may cull a grafted seed."""
     sites: str | tuple[str, ...] = "auto"
@@ -70,6 +78,10 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     alone."""
     num_epochs: int | None = None
     """Epochs the run will have; Lightning's max_epochs where None."""
+    boundary_every_steps: int | None = None
+    """Training steps after which a boundary is passed within an epoch too; None: at the ends of
+    epochs only. With it every span that is counted in epochs, `num_epochs` among them, is counted
+    in boundaries instead."""
     ramp_epochs: int = 1
     """Epochs in which alpha goes from 0 to 1 if nothing disturbs it."""
     grafting: str = "linear"
@@ -92,6 +104,11 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Epochs for which the place and blueprint of a culled seed stay empty."""
     seed_learning_rate_factor: float = 1.0
     """Learning rate of a grafted seed, as a multiple of its host group's."""
+    seed_warmup_steps: int = 0
+    """Training steps from a graft in which that rate rises to the full one, linearly."""
+    seed_rate_rule: str = "constant"
+    """"constant": that multiple; "variance_transfer": times the norm of the seed's parameters by
+    that of its site's, taken whenever the seed starts to train with the host."""
     max_kept_batches: int = 64
     """Training and held-out batches kept for trials, each."""
     max_kept_size_bytes: int = 256 * 1024 * 1024
@@ -99,16 +116,41 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_shared_size_bytes: int = 256 * 1024 * 1024
     """Activations that a race may keep, and again those of a pass of several candidates; 0 shares
     nothing."""
+    guard_every_step: bool = False
+    """Whether the state is kept after every step, so that a bad one is undone and its batch skipped
+    exactly; costs a copy of model and optimizer, and on a GPU a wait, per step."""
+    spike_deviations: float = 50.0
+    """Robust standard deviations above the median of the last values at which a loss or gradient
+    norm, three times in a row, or the monitored metric rolls a graft back; 0: never. Nothing finite
+    rolls back a run in which no graft has still to settle."""
+    memory_limit_bytes: int | None = None
+    """Memory in use, of the GPUs or else of the process, above which a graft that has still to
+    settle is rolled back at the next boundary; None: no limit."""
     checkpoint: bool = True
     """Whether a checkpoint is committed after every boundary."""
+    async_checkpoints: bool = True
+    """Whether a checkpoint is copied to memory and written while training goes on; this keeps one
+    copy of the model and its optimizers in host memory. False waits for the disk."""
     keep_checkpoints: int = 2
-    """Checkpoints kept; older ones are removed."""
+    """Newest checkpoints kept to resume from."""
+    keep_archived: int = 1
+    """Older ones that are kept too, in archive/: the last so many that were the best by `monitor`
+    when they were written, and the last so many from which a graft began."""
+    max_checkpoints_size_bytes: int | None = None
+    """Size of all checkpoints together, above which the oldest and least important are removed, but
+    never the newest; None: no limit."""
     seed_checkpoints: bool = True
     """Whether every transition of a seed leaves a record in the run directory's seeds.bin."""
 
     def __post_init__(self) -> None:
         """Check what types alone cannot say."""
         _require(self.policy in POLICIES, "policy", self.policy, f"one of {', '.join(POLICIES)}")
+        _require(
+            self.monitor_mode in _MONITOR_MODES,
+            "monitor_mode",
+            self.monitor_mode,
+            f"one of {', '.join(_MONITOR_MODES)}",
+        )
         _require(
             not (self.schedule and self.policy != "schedule"),
             "schedule",
@@ -118,12 +160,24 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for field in _AT_LEAST_ONE:
             value = getattr(self, field)
             _require(value is None or value >= 1, field, value, "at least 1")
-        for field in ("embargo_epochs", "param_budget", "max_shared_size_bytes"):
+        for field in ("embargo_epochs", "param_budget", "max_shared_size_bytes", "keep_archived"):
             value = getattr(self, field)
             _require(value is None or value >= 0, field, value, "0 or more")
         for field in ("trial_learning_rate", "seed_learning_rate_factor"):
             value = getattr(self, field)
             _require(value is None or 0.0 < value < math.inf, field, value, "above 0 and finite")
+        _require(
+            self.seed_warmup_steps >= 0, "seed_warmup_steps", self.seed_warmup_steps, "0 or more"
+        )
+        deviations = self.spike_deviations
+        _require(
+            0.0 <= deviations < math.inf,
+            "spike_deviations",
+            deviations,
+            "0 for never, or above 0 and finite",
+        )
+        rule = self.seed_rate_rule
+        _require(rule in RATE_RULES, "seed_rate_rule", rule, f"one of {', '.join(RATE_RULES)}")
         percentage = self.rollout_percentage
         _require(0 <= percentage <= 100, "rollout_percentage", percentage, "0 to 100")
         largest = _LARGEST_RNG_SEED
@@ -199,7 +253,7 @@ def load_config(
     if isinstance(config, EsperConfig):
         values = msgspec.structs.asdict(config)
     else:
-        from_environment = _from_environment(environment)
+        from_environment = settings_in(environment, EsperConfig)
         if isinstance(config, Mapping):
             values = dict(config)
         elif isinstance(config, str | Path):
@@ -210,8 +264,8 @@ def load_config(
                 f"config is a {type(config).__name__}; give a TOML file's path, a mapping or an "
                 "EsperConfig"
             )
-    _check_names(values, where)
-    _check_names(overrides or {}, "the arguments")
+    check_names(values, where)
+    check_names(overrides or {}, "the arguments")
     settings = {**values, **from_environment, **dict(overrides or {})}
     try:
         return msgspec.convert(msgspec.to_builtins(settings, enc_hook=_plain), EsperConfig)
@@ -250,30 +304,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path} cannot be read as TOML: {error}") from error
 
 
-def _from_environment(environment: Mapping[str, str] | None) -> dict[str, Any]:
-    source = os.environ if environment is None else environment
-    found: dict[str, Any] = {}
-    for field in msgspec.structs.fields(EsperConfig):
-        text = source.get(ENVIRONMENT_PREFIX + field.name.upper())
-        if text is None:
-            continue
-        try:
-            found[field.name] = _converted(text, field.type)
-        except msgspec.ValidationError as error:
-            name = ENVIRONMENT_PREFIX + field.name.upper()
-            raise ConfigError(f"environment variable {name} is {text!r}: {error}") from error
-    return found
+def check_names(values: Mapping[str, Any], where: str) -> None:
+    """Refuse a setting that there is not.
 
+    Args:
+        values: settings by name.
+        where: what holds them, for the error.
 
-def _converted(text: str, kind: Any) -> Any:
-    """A variable's value: a TOML value where it reads and fits as one, else the text itself."""
-    try:
-        return msgspec.convert(tomllib.loads(f"value = {text}")["value"], kind, strict=False)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError):
-        return msgspec.convert(text, kind, strict=False)
-
-
-def _check_names(values: Mapping[str, Any], where: str) -> None:
+    Raises:
+        ConfigError: an unknown name, with the one that was likely meant.
+    """
     known = [field.name for field in msgspec.structs.fields(EsperConfig)]
     for name in values:
         if name not in known:
@@ -288,4 +328,10 @@ def _field_first(message: str, settings: Mapping[str, Any]) -> str:
     if not path:
         return text
     field = re.split(r"[.\[`]", path)[0]
-    return f"setting {field!r} is {settings.get(field)!r}: {text}"
+    value = settings.get(field)
+    cure = (
+        f"; give a list: [{value!r}]"
+        if path.rstrip("`") == field and text.startswith(NO_LIST)
+        else ""
+    )
+    return f"setting {field!r} is {value!r}: {text}{cure}"

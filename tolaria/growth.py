@@ -13,14 +13,14 @@ from kasmina import Executor, RaceRules, Task, compiled_modules, prewarm
 from kasmina.guard import attempt, describe
 from leyline import SeedReport, Stage, TrialError
 from tolaria.batch_source import BatchSource
-from tolaria.boundary import StageTimer
 from tolaria.config import EsperConfig
 from tolaria.flop_count import FlopCount
 from tolaria.gather import Gatherer
 from tolaria.grafting import grafting_recipe
-from tolaria.learning_rate import UnifiedLRController
+from tolaria.rates import UnifiedLRController
 from tolaria.session import Session
 from tolaria.site_search import SiteSearch
+from tolaria.stage_timer import StageTimer
 
 _LOG = logging.getLogger("esper")
 _CHANGING: Final = (
@@ -80,9 +80,10 @@ class Growth:
             num_steps: training steps since the last boundary.
             ready: whether there will be a decision.
         """
-        if not self._is_surveyed:
+        has_sites = bool(self._executor.grounds.sites)
+        if not self._is_surveyed and (has_sites or not self._source.awaits_example()):
             with timer.stage("survey"):
-                if not self._executor.grounds.sites:
+                if not has_sites:
                     self.search.find(session, epoch)
                 self._gatherer.survey_done()
             self._is_surveyed = True
@@ -135,9 +136,13 @@ class Growth:
     # --- after the boundary ------------------------------------------------------------------
 
     def follow_up(
-        self, reports: Sequence[SeedReport], timer: StageTimer, epoch: int
+        self, reports: Sequence[SeedReport], timer: StageTimer, epoch: int, *, ends_epoch: bool
     ) -> list[SeedReport]:
-        """Prove what was germinated, compile what was grafted, and ask for the batches needed."""
+        """Prove what was germinated, compile what was grafted, and ask for the batches needed.
+
+        Args:
+            ends_epoch: whether batches are kept afresh from here; within an epoch those stay.
+        """
         with timer.stage("germination"):
             proofs = self._executor.prove(epoch)
         for proof in proofs:
@@ -148,7 +153,7 @@ class Growth:
         if grafted and any(compiled_modules(self._model)):
             with timer.stage("prewarm"):
                 self._prewarm(grafted)
-        self.resume_wants()
+        self.resume_wants(afresh=ends_epoch)
         return proofs
 
     def _prewarm(self, grafted: Sequence[SeedReport]) -> None:
@@ -161,8 +166,8 @@ class Growth:
                 what = "its first steps compile instead"
                 _LOG.warning("%s is not prewarmed (%s); %s", report.seed, describe(outcome), what)
 
-    def resume_wants(self) -> None:
-        """Say what the coming epoch's batches are needed for."""
+    def resume_wants(self, *, afresh: bool = True) -> None:
+        """Say what the coming batches are needed for."""
         training = bool(self._executor.table.in_stage(Stage.TRAINING))
         settling = bool(self._executor.table.in_stage(Stage.STABILIZATION, Stage.EVALUATING))
-        self._source.want(train=training, held_out=training or settling)
+        self._source.want(train=training, held_out=training or settling, afresh=afresh)

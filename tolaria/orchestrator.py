@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -12,41 +10,62 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kasmina import Executor, FunctionTask, LossFunction, Task
+from kasmina import Executor, LossFunction, Task
 from kasmina.lifecycle.manager import CallbackHandle, TransitionCallback
-from kasmina.slots.slot import attached_seeds
-from leyline import (
-    Decision,
-    EpochMetrics,
-    Event,
-    Fault,
-    NonFiniteError,
-    RunEnded,
-    RunError,
-    RunStarted,
-    SeedReport,
-    StepMetrics,
-)
+from leyline import BreakerChange, Fault, RunEnded, RunError
 from oona import BusStatistics
 from tamiyo import Controller
-from tolaria import plain_loop, resume, rollout
-from tolaria.batch_source import BatchSource, GivenBatches
-from tolaria.boundary import Boundary, BoundaryReport, Outcome, StageTimer
+from tolaria.attaching import attached
+from tolaria.batch_source import BatchSource
+from tolaria.boundary import Boundary
+from tolaria.boundary_report import BoundaryReport
+from tolaria.breakers import Breakers, Change
+from tolaria.clipping import clip_gradients
 from tolaria.config import EsperConfig
-from tolaria.field_reports import field_reports
 from tolaria.gather import Gatherer, check_monitor, numbers_of
 from tolaria.growth import Growth
-from tolaria.learning_rate import UnifiedLRController, refuse_unfit
+from tolaria.latency_watch import LatencyWatch
+from tolaria.mean_loss import MeanLoss
 from tolaria.policies import build_policy
-from tolaria.recovery import LossWatch, Recovery
+from tolaria.rates import RateRule, UnifiedLRController, refuse_unfit
+from tolaria.replay import Replay
+from tolaria.rollback.full import from_disk
+from tolaria.rollback.recovery import Recovery
+from tolaria.rollback.response import respond
+from tolaria.rollback.state import Parts
+from tolaria.rollback.watch import Broken, Watch
+from tolaria.run_begin import begin
+from tolaria.saving import save
 from tolaria.session import Session
+from tolaria.stage_timer import StageTimer
+from tolaria.step_pass import pass_step
+from tolaria.stretch import end_stretch
 from tolaria.turnstile import Turnstile
-
-_LOG = logging.getLogger("esper")
 
 
 class Orchestrator:
     """Grows one model during one run. Built by `attach`, or by EsperCallback under Lightning."""
+
+    epoch: int
+    """Epochs whose boundary has passed."""
+    step: int
+    """Training steps seen."""
+    committed_epoch: int
+    """The epoch of the last checkpoint that was tried."""
+    in_plain_loop: bool
+    """Whether a hand-written loop calls this, and nobody else passes boundaries or saves."""
+    epoch_end_step: int
+    """The step that the last epoch ended with."""
+    mean_loss: MeanLoss
+    """Of the steps since the last boundary."""
+    metrics: dict[str, float]
+    """The metrics of the last epoch that has ended."""
+    last_report: BoundaryReport | None
+    """The last boundary's report; None before the first."""
+    journal_is_losing: bool
+    """Whether the journal lost events at the last boundary."""
+    carried_ms: dict[str, float]
+    """What the last checkpoint took, until a boundary tells of it."""
 
     def __init__(
         self,
@@ -63,37 +82,50 @@ class Orchestrator:
         clock_s: Callable[[], float] = time.monotonic,
     ):
         self.model = model
+        self.schedulers = list(schedulers)
         self.config = config
         self.session = session
         if config.grows:
             refuse_unfit(optimizers)
         self.epoch = 0
-        """Epochs whose boundary has passed."""
         self.step = 0
-        """Training steps seen."""
         self.committed_epoch = -1
-        """The epoch of the last checkpoint that was tried."""
         self.num_epochs = num_epochs
         self.executor = Executor(model, rng_seed=config.rng_seed, records=session.seed_records)
-        self.rates = UnifiedLRController(
-            model, optimizers, schedulers, seed_factor=config.seed_learning_rate_factor
+        rule = RateRule(
+            config.seed_learning_rate_factor, config.seed_warmup_steps, config.seed_rate_rule
         )
+        self.rates = UnifiedLRController(model, optimizers, schedulers, rule=rule)
         self.controller = Controller(build_policy(config), clock_s)
-        self.recovery = Recovery(model, optimizers, self.executor, config.embargo_epochs)
+        self.watch = Watch(config)
+        self.recovery = Recovery(
+            Parts(model, self.executor, self.rates, self.controller),
+            lambda: from_disk(self.recovery.parts, session),
+            embargo_epochs=config.embargo_epochs,
+            guards_steps=config.guard_every_step,
+        )
         self.gatherer = Gatherer(
             self.executor, run_id=session.run.run_id, param_budget=config.param_budget
         )
         parts = (model, self.executor, self.rates, self.gatherer)
-        self.growth = Growth(*parts, task, source, config, example, self._fault)
-        self.boundary = Boundary(*parts, self.controller, session.record, config.embargo_epochs)
-        self._owns_checkpoints = False
+        self.growth = Growth(*parts, task, source, config, example, self.fault)
+        self.breakers = Breakers(lambda: self.epoch, clock_s, self._changed)
+        self.boundary = Boundary(
+            *parts, self.controller, session.record, config.embargo_epochs, self.breakers
+        )
+        self.in_plain_loop = False
         self._closed = False
         self._turnstile = Turnstile(self.executor.table)
         self._num_faults = 0
-        self._steps_this_epoch = 0
-        self._losses = LossWatch()
-        self._clock_s = clock_s
-        self._carried_ms: dict[str, float] = {}
+        self.steps_since_boundary = 0
+        self.epoch_end_step = 0
+        self.mean_loss = MeanLoss()
+        self.metrics = {}
+        self.last_report = None
+        self.journal_is_losing = False
+        self.latency = LatencyWatch()
+        self.clock_s = clock_s
+        self.carried_ms = {}
 
     @classmethod
     def attach(
@@ -105,6 +137,9 @@ class Orchestrator:
         example: Any = None,
         loss_fn: LossFunction | None = None,
         data: Any = None,
+        schedulers: Sequence[Any] = (),
+        scaler: Any = None,
+        resume: bool = False,
         **overrides: Any,
     ) -> Self:
         """Attach to a hand-written training loop.
@@ -118,37 +153,24 @@ class Orchestrator:
             loss_fn: `loss_fn(model, batch) -> loss`, for trials.
             data: training and held-out batches, as a pair or a mapping with the keys `train` and
                 `held_out`. Without loss_fn and data a planted seed skips its trial.
+            schedulers: learning-rate schedulers to save and to resume; step them before the
+                boundary that ends their epoch.
+            scaler: the loop's gradient scaler, if it has one: it is saved, and goes back with the
+                rest when the run does.
+            resume: go on with the run in `run_dir` from its newest whole checkpoint: the model
+                grows and is loaded in place, then the optimizer, the schedulers and the random
+                streams. `epoch` says how many epochs are done. Where there is no run yet one
+                begins, so that a script may always say so.
 
         A checkpoint is committed after every boundary.
 
         Raises:
             ConfigError, RunError, BusError: a setting or an argument, the run directory or the
                 URL is not right.
+            CheckpointError: what was saved does not fit the model or the optimizer.
         """
-        resolved, site_filter = rollout.resolve(config, overrides)
-        plain_loop.check(model, optimizer, grows=resolved.grows)
-        source = GivenBatches(data, resolved.max_kept_batches, resolved.max_kept_size_bytes)
-        arguments = plain_loop.arguments_of(example)
-        session = Session.open(resolved)
-        try:
-            orchestrator = cls(
-                model,
-                [optimizer],
-                resolved,
-                session=session,
-                task=FunctionTask(model, loss_fn),
-                source=source,
-                num_epochs=resolved.num_epochs or 0,
-                example=arguments,
-            )
-            orchestrator.executor.trials_waived = plain_loop.what_trials_lack(loss_fn, data)
-            orchestrator.growth.search.site_filter = site_filter
-            orchestrator._owns_checkpoints = resolved.checkpoint
-            orchestrator.start(resumed=False)
-        except BaseException:
-            session.abandon()
-            raise
-        return orchestrator
+        given = (config, overrides, example, loss_fn, data, schedulers, scaler, resume)
+        return attached(cls, model, optimizer, *given)
 
     def start(self, *, resumed: bool) -> None:
         """Announce the run and remember the state it starts from.
@@ -156,25 +178,13 @@ class Orchestrator:
         Raises:
             ConfigError: the model carries seeds that this run knows nothing of.
         """
-        self.executor.table.adopt()
-        strange = [s for s in attached_seeds(self.model) if s not in self.executor.table]
-        if self.config.grows:
-            plain_loop.refuse_seeds(strange, type(self.model).__name__)
-        if (flaw := self.config.schedule_flaw(self.num_epochs)) is not None:
-            _LOG.warning("%s", flaw)
-        # An optimizer may still have the groups of seeds that were taken off since.
-        self.rates.reconcile(self.executor.live_seeds(), self.executor.take_moments)
-        self.session.record(
-            RunStarted(
-                run_id=self.session.run.run_id,
-                epoch=self.epoch,
-                num_epochs=self.num_epochs,
-                host_parameters=self.host_parameters(),
-                model=type(self.model).__name__,
-                resumed=resumed,
-            )
-        )
-        self.recovery.take(self.epoch, self.step)
+        begin(self, resumed=resumed)
+
+    def replay(self, replay: Replay) -> None:
+        """Decide as the run that is being resumed did where its state alone does not tell."""
+        self.controller.hold_at(frozenset(replay.late))
+        self.boundary.replay(replay.undone)
+        self.watch.memory.replay(frozenset(replay.short_of_memory), replay.last_epoch)
 
     def host_parameters(self) -> int:
         """Parameters of the model without what growth has added."""
@@ -183,12 +193,24 @@ class Orchestrator:
 
     # --- called by the loop ------------------------------------------------------------------
 
-    def after_step(self, loss: Tensor | float | None, batch: Any = None) -> None:
+    def after_step(
+        self,
+        loss: Tensor | float | None,
+        batch: Any = None,
+        *,
+        grad_norm: Tensor | float | None = None,
+    ) -> BoundaryReport | None:
         """Tell that one training step is done; call it after `optimizer.step()`.
 
         Args:
             loss: the step's loss; None for a step that had none.
             batch: the step's batch, if at hand: it is looked at only when the loss is not finite.
+            grad_norm: the norm of the step's gradient where the loop has it, as from
+                `clip_grad_norm_`; it is watched as the loss is.
+
+        Returns:
+            The report of the boundary that this step ends, if `boundary_every_steps` is set and
+            so many steps are full; else None.
 
         Raises:
             NonFiniteError: the loss is not finite and no seed can be blamed for it.
@@ -198,19 +220,49 @@ class Orchestrator:
         """
         self._refuse_closed()
         with self._turnstile:
-            value = self._losses.observe(loss)
-            self.step += 1
-            self._steps_this_epoch += 1
-            if value is not None and math.isfinite(value):
-                self.session.record(StepMetrics(step=self.step, loss=value))
-            elif value is not None:
-                self._recover(value, batch)
-            for seed, fault in self.executor.after_step(value).items():
-                self._fault(f"graft of {seed}", fault, "its alpha stays until it is taken out")
-            self.rates.follow()
+            pass_step(self, loss, batch, grad_norm)
+            if self.in_plain_loop and self.boundary_is_due:
+                return end_stretch(self, ends_epoch=False)
+            return None
+
+    def roll_back(self, cause: str) -> None:
+        """Go back to the last good state, as a loss that is not finite makes the run do.
+
+        For a loop that has caught an error of its own, such as `torch.OutOfMemoryError`; call it
+        between two steps.
+
+        Args:
+            cause: why, in a few words; it goes into the report.
+
+        Raises:
+            NonFiniteError: it happened too often without a seed to blame.
+            OwnerError, RunError: as for `after_step`.
+        """
+        self._refuse_closed()
+        with self._turnstile:
+            respond(self, Broken("request", cause), epoch=self.epoch + 1)
+
+    @property
+    def boundary_is_due(self) -> bool:
+        """Whether `boundary_every_steps` are full."""
+        every = self.config.boundary_every_steps
+        return every is not None and self.steps_since_boundary >= every
+
+    def step_boundary(self) -> BoundaryReport:
+        """Pass a boundary within an epoch, after an optimizer step and before the next forward.
+
+        Whoever drives the loop calls it when `boundary_is_due`; in a hand-written loop
+        `after_step` does.
+        """
+        self._refuse_closed()
+        with self._turnstile:
+            return end_stretch(self, ends_epoch=False)
 
     def epoch_boundary(self, metrics: Mapping[str, Any], *, whole: bool = True) -> BoundaryReport:
         """End an epoch: measure what is due, decide, change the model, report.
+
+        An epoch whose last step has ended a boundary of `boundary_every_steps` adds its metrics
+        to that one, and gets its report.
 
         Args:
             metrics: the epoch's metrics by name; what is not a number is left out.
@@ -223,7 +275,25 @@ class Orchestrator:
         """
         self._refuse_closed()
         with self._turnstile:
-            return self._pass_boundary(metrics, whole)
+            numbers = numbers_of(metrics)
+            if whole:
+                check_monitor(self.config.monitor, numbers, self.session.recorder.view.metrics)
+            self.metrics = numbers
+            return end_stretch(self, ends_epoch=True)
+
+    def clip_gradients(self, max_norm: float) -> Tensor:
+        """Clip as `torch.nn.utils.clip_grad_norm_` does, but host and seeds apart.
+
+        A hand-written loop calls it between `loss.backward()` and `optimizer.step()`, after a
+        GradScaler's `unscale_`.
+
+        Args:
+            max_norm: the largest 2-norm that is left as it is, for the host and for every seed.
+
+        Returns:
+            The norm of the host's gradients before, 0-dim.
+        """
+        return clip_gradients(self.model, max_norm)
 
     def on_transition(self, callback: TransitionCallback) -> CallbackHandle:
         """Have a function told of every transition of a seed, by its SeedReport.
@@ -243,10 +313,10 @@ class Orchestrator:
         Args:
             state: what to write; a hand-written loop leaves it out.
         """
-        timer = StageTimer(self._clock_s)
+        timer = StageTimer(self.clock_s)
         with timer.stage("checkpoint"):
-            self._save(state)
-        self._carried_ms = timer.took_ms
+            save(self, state)
+        self.carried_ms = timer.took_ms
 
     def close(
         self, status: str = "finished", metrics: Mapping[str, float] | None = None
@@ -258,6 +328,7 @@ class Orchestrator:
         if not self._closed:
             self._closed = True
             self.rates.release()
+            self.recovery.release()
         ended = RunEnded(
             run_id=self.session.run.run_id,
             epoch=self.epoch,
@@ -279,104 +350,23 @@ class Orchestrator:
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
         self.close("interrupted" if stopped else "finished" if kind is None else "failed")
 
-    # --- parts of a boundary -----------------------------------------------------------------
+    # --- parts of these ----------------------------------------------------------------------
 
-    def _pass_boundary(self, metrics: Mapping[str, Any], whole: bool) -> BoundaryReport:
-        numbers = numbers_of(metrics)
-        if whole:
-            check_monitor(self.config.monitor, numbers, self.session.recorder.view.metrics)
-        self.epoch += 1
-        outside = StageTimer(self._clock_s, self._carried_ms)
-        self._carried_ms = {}
-        for seed, fault in self.executor.take_faults().items():
-            self._fault(f"seed {seed}", fault, "it is out; the host goes on without it")
-        ready = self.boundary.ready()
-        if self.config.grows:
-            self.growth.measure(
-                self.session,
-                outside,
-                epoch=self.epoch,
-                num_steps=self._steps_this_epoch,
-                ready=ready,
-            )
-        with outside.stage("snapshot"):
-            self.recovery.take(self.epoch, self.step)
-        inside = StageTimer(self._clock_s)
-        outcome = self._commit(numbers, inside) if ready else self.boundary.held(self.epoch)
-        reports = list(outcome.reports)
-        if self.config.grows:
-            reports += self.growth.follow_up(reports, outside, self.epoch)
-        for fault in self.executor.lifecycle.take_callback_faults():
-            self._fault("transition callback", fault, "the transition stands")
-        for event in self._events(outcome.decision, reports, numbers):
-            self.session.record(event)
-        self.executor.ramp_steps = max(1, self._steps_this_epoch * self.config.ramp_epochs)
-        self._steps_this_epoch = 0
-        if self._owns_checkpoints:
-            with outside.stage("checkpoint"):
-                self._save(None)
-        report = BoundaryReport.of(
-            outcome.decision, reports, inside.took_ms, outside_ms=outside.took_ms
-        )
-        self.session.record(report.timing())
-        return report
-
-    def _commit(self, numbers: Mapping[str, float], timer: StageTimer) -> Outcome:
-        outcome = self.boundary.commit(
-            numbers,
-            timer,
-            epoch=self.epoch,
-            step=self.step,
-            num_epochs=self.num_epochs,
-            host_parameters=self.host_parameters(),
-        )
-        if outcome.fault is not None:
-            self._fault("boundary", outcome.fault, "the boundary did not count; growth holds")
-        return outcome
-
-    def _save(self, state: Mapping[str, Any] | None) -> None:
-        self.committed_epoch = self.epoch
-        problem = self.session.commit(self.step, state or resume.loop_state(self))
-        if problem is not None:
-            self._fault("checkpoint", problem, "training goes on; the last checkpoint stays")
-
-    def _events(
-        self, decision: Decision, reports: list[SeedReport], numbers: Mapping[str, float]
-    ) -> list[Event]:
-        events: list[Event] = [decision, *reports, *field_reports(self.executor.table, reports)]
-        summed_up = EpochMetrics(
-            epoch=self.epoch,
-            num_epochs=self.num_epochs,
-            step=self.step,
-            metrics=dict(numbers),
-            parameters=self.host_parameters() + self.executor.grown_parameters(),
-            stages=self.executor.table.num_by_stage(),
-        )
-        events.append(summed_up)
-        if self.config.grows:
-            events.append(self.executor.lifecycle.take_metrics(self.epoch, self._num_faults))
-        self._num_faults = 0
-        return events
-
-    def _recover(self, loss: float, batch: Any) -> None:
-        lost = self.step - self.recovery.snapshot.step
-        try:
-            reports = self.recovery.recover(loss, batch, epoch=self.epoch + 1, step=self.step)
-        except NonFiniteError as error:
-            self._fault("loss", str(error), "the run stops")
-            raise
-        self.rates.find_schedulers()
-        self.rates.reconcile(self.executor.live_seeds(), self.executor.take_moments)
-        named = ", ".join(report.seed for report in reports) or "no seed to blame"
-        self._fault("loss", f"loss {loss:g}", f"restored; {lost} steps lost; taken out: {named}")
-        for report in reports:
-            self.session.record(report)
-
-    def _fault(self, where: str, what: str, action: str) -> None:
+    def fault(self, where: str, what: str, action: str) -> None:
+        """Record something that failed and was contained."""
         self._num_faults += 1
         self.session.record(
             Fault(epoch=self.epoch, step=self.step, where=where, what=what, action=action)
         )
+
+    def _changed(self, change: Change) -> None:
+        change.log()
+        self.session.record(BreakerChange(epoch=self.epoch, step=self.step, **change._asdict()))
+
+    def take_num_faults(self) -> int:
+        """How many faults there were since this was last asked."""
+        num_faults, self._num_faults = self._num_faults, 0
+        return num_faults
 
     def _refuse_closed(self) -> None:
         if self._closed:

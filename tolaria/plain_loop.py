@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kasmina.slots.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds, every_seed
 from leyline import ConfigError
-from tolaria.learning_rate import refuse_unfit
+from tolaria.rates import refuse_unfit
 
 _LOG = logging.getLogger("esper")
 
@@ -52,7 +52,7 @@ def check(model: Any, optimizer: Any, *, grows: bool) -> None:
 
 def is_frozen(model: nn.Module) -> bool:
     """Whether no parameter of the host takes a gradient; its seeds may."""
-    grown = {id(p) for _, _, seed in attached_seeds(model).values() for p in seed.parameters()}
+    grown = {id(p) for _, _, seed in every_seed(model) for p in seed.parameters()}
     return not any(p.requires_grad for p in model.parameters() if id(p) not in grown)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from leyline import ContractError, Decision, Event, RunError, StepMetrics
+from leyline import ContractError, Event, RunError, StepMetrics
 from oona import Bus
 from tolaria.disk.journal import Journal, read
+from tolaria.replay import FILE_NAME, Replay
 from tolaria.show.view import RunView
 
 Listener = Callable[[Event], None]
@@ -25,14 +26,17 @@ class Recorder:
         self.listeners: list[Listener] = []
         self.num_unwritten = 0
         """Events that the disk refused or that are too large; the view has them all the same."""
+        self.problem = ""
+        """What was wrong with the last of them."""
 
     def record(self, event: Event) -> None:
         """Record one event. Neither a full disk nor a dead server reaches the training run."""
         if not isinstance(event, StepMetrics):
             try:
                 self._journal.append(event)
-            except (RunError, ContractError):
+            except (RunError, ContractError) as error:
                 self.num_unwritten += 1
+                self.problem = f"{type(event).__name__} is not in the journal: {error}"
         self.bus.offer(event)
         self.view.apply(event)
         for listener in self.listeners:
@@ -47,30 +51,29 @@ class Recorder:
         """Make the journal durable."""
         try:
             self._journal.sync()
-        except RunError:
+        except RunError as error:
             self.num_unwritten += 1
+            self.problem = str(error)
 
-    def rewind(self, position: int, epoch: int) -> frozenset[int]:
+    def rewind(self, position: int) -> Replay:
         """Forget what happened after a checkpoint, because it will happen again.
 
         Args:
             position: end of the journal when the checkpoint was taken, in bytes.
-            epoch: the epoch that the checkpoint ended.
 
         Returns:
-            The later epochs at which a late decision was discarded: the resumed run must hold
-            there too, or it would differ from the undisturbed one.
+            What was decided by time or chance: the resumed run must decide alike, or it would
+            differ from the undisturbed one. It is kept beside the journal first, since the
+            resumed run may itself be killed before it comes to those boundaries.
         """
-        late = {
-            event.epoch
-            for event in read(self._journal_path)
-            if isinstance(event, Decision) and event.late and event.epoch > epoch
-        }
+        kept = self._journal_path.with_name(FILE_NAME)
+        replay = Replay.load(kept).merged(Replay.of(read(self._journal_path)))
+        replay.save(kept)
         self._journal.truncate(position)
         self.view = RunView()
         for event in read(self._journal_path):
             self.view.apply(event)
-        return frozenset(late)
+        return replay
 
     def close(self) -> None:
         """Close the journal; the bus is its owner's to close."""

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from torch import Tensor
 
 from kasmina import Site
 from tolaria import rng_state
+from tolaria.disk.migrations import FORMAT, growth_up_to_date
+from tolaria.disk.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from tolaria.orchestrator import Orchestrator
 
 
+_LOG = logging.getLogger("esper")
 _MAX_EXAMPLE_SIZE_BYTES: Final = 16 * 1024 * 1024
 
 
 def growth_state(orchestrator: Orchestrator) -> dict[str, Any]:
     """The growth side of a checkpoint; the model and optimizers travel beside it."""
     return {
+        "format": FORMAT,
+        "surroundings": msgspec.to_builtins(Surroundings.here()),
         "run_id": orchestrator.session.run.run_id,
         "journal_position": orchestrator.session.recorder.position,
         "epoch": orchestrator.epoch,
@@ -27,13 +34,29 @@ def growth_state(orchestrator: Orchestrator) -> dict[str, Any]:
         "flops": orchestrator.growth.flops.state_dict(),
         "executor": orchestrator.executor.state_dict(),
         "controller": orchestrator.controller.state_dict(),
-        "boundary": orchestrator.boundary.state_dict(),
+        "metrics": dict(orchestrator.metrics),
+        "breakers": orchestrator.breakers.state_dict(),
         "schema_id": orchestrator.gatherer.schema_id,
         "groups": orchestrator.rates.group_order(),
+        "rates": orchestrator.rates.state_dict(),
+        "watch": orchestrator.watch.state_dict(),
+        "recovery": orchestrator.recovery.state_dict(),
         "sites": [site.to_dict() for site in orchestrator.executor.grounds.sites],
         "example": _small(orchestrator.growth.search.example),
         "rng": rng_state.capture(),
     }
+
+
+def _say_what_differs(written_on: Mapping[str, Any]) -> None:
+    """Withdraw the promise of equal bits where it cannot be kept."""
+    known = Surroundings(**written_on) if written_on else Surroundings.here()
+    differences = known.differences(Surroundings.here())
+    if differences:
+        _LOG.warning(
+            "since the checkpoint was written %s: training goes on from it, but its end may differ "
+            "in bits from that of an undisturbed run",
+            differences,
+        )
 
 
 def _small(example: tuple[Any, ...] | None) -> list[Any]:
@@ -49,6 +72,8 @@ def loop_state(orchestrator: Orchestrator) -> dict[str, Any]:
     return {
         "state_dict": orchestrator.model.state_dict(),
         "optimizer_states": [o.state_dict() for o in orchestrator.rates.optimizers],
+        "schedulers": [s.state_dict() for s in orchestrator.schedulers],
+        "scalers": [s.state_dict() for s in orchestrator.recovery.parts.scalers],
         "esper": growth_state(orchestrator),
     }
 
@@ -56,25 +81,33 @@ def loop_state(orchestrator: Orchestrator) -> dict[str, Any]:
 def restore_growth(orchestrator: Orchestrator, state: Mapping[str, Any], *, rng: bool) -> None:
     """Take over a saved growth state; the model already carries its seeds.
 
-    The optimizers are regrouped to match, so that their own state can be loaded after this.
+    The optimizers are regrouped to match, so that their own state can be loaded after this. What
+    was written elsewhere loads too, and a line in the log takes the promise of equal bits back.
 
     Args:
         rng: whether the random streams are put back too.
     """
+    state = dict(state)
+    growth_up_to_date(state, {})
+    _say_what_differs(state["surroundings"])
     sites = [Site.from_dict(values) for values in state["sites"]]
     orchestrator.executor.grounds.open(sites)
     orchestrator.executor.load_state_dict(state["executor"])
     orchestrator.controller.load_state_dict(state["controller"])
-    orchestrator.boundary.load_state_dict(state["boundary"])
     orchestrator.gatherer.schema_id = state["schema_id"]
     orchestrator.rates.regroup(orchestrator.executor.live_seeds(), state["groups"])
+    orchestrator.rates.load_state_dict(state["rates"])
+    orchestrator.watch.load_state_dict(state.get("watch", {}))
+    orchestrator.recovery.load_state_dict(state.get("recovery", {}))
     orchestrator.epoch, orchestrator.step = state["epoch"], state["step"]
+    orchestrator.epoch_end_step = state["step"]
+    orchestrator.metrics = dict(state.get("metrics", {}))
+    orchestrator.breakers.load_state_dict(state["breakers"])  # they count from the epoch
     orchestrator.growth.flops.load_state_dict(state["flops"])
     orchestrator.growth.search.example = tuple(state["example"]) or None
     orchestrator.growth.resume_wants()
     recorder = orchestrator.session.recorder
     if state["run_id"] == recorder.run_id:
-        late = recorder.rewind(state["journal_position"], state["epoch"])
-        orchestrator.controller.hold_at(late)
+        orchestrator.replay(recorder.rewind(state["journal_position"]))
     if rng:
         rng_state.restore(state["rng"])

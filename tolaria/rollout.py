@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from kasmina import Site, SiteFilter, derive_rng_seed
 from tolaria.config import EsperConfig, load_config
+from tolaria.environment import warn_of_unknown
 
 _NUM_BUCKETS: Final = 100
 
@@ -34,11 +35,14 @@ def _bucket(site: str, run_id: str) -> int:
 def resolve(config: Any, overrides: Mapping[str, Any]) -> tuple[EsperConfig, SiteFilter | None]:
     """Resolve settings as `load_config` does, and a function given as `sites` apart from them.
 
-    All others are plain data, so that a file can hold them.
+    All others are plain data, so that a file can hold them. ESPER_* variables that are no settings
+    are named in the log, once, where the environment counts at all.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
     """
+    if not isinstance(config, EsperConfig):
+        warn_of_unknown(None, EsperConfig)
     settings = dict(overrides)
     site_filter = settings.pop("sites") if callable(settings.get("sites")) else None
     return load_config(config, settings), site_filter

@@ -7,18 +7,23 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from leyline import CheckpointError, Event, RunEnded, RunError, RunLockedError
+from kasmina.blueprints import catalogue
+from leyline import Event, Fault, RunEnded, RunError, RunLockedError
 from oona import Bus, BusStatistics, check_url
 from tolaria.config import EsperConfig
-from tolaria.disk.checkpoint import CheckpointStore
+from tolaria.disk.manifest import Occasion
+from tolaria.disk.retention import Rules
 from tolaria.disk.run import RunDirectory
 from tolaria.disk.seed_records import FILE_NAME, SeedRecords
+from tolaria.disk.store import CheckpointStore, Groups
+from tolaria.disk.writer import CheckpointWriter
 from tolaria.recorder import Recorder
 from tolaria.show import report
 
 _LOG = logging.getLogger("esper")
+_ROUTINE: Final = Occasion()
 
 
 class Session:
@@ -27,8 +32,14 @@ class Session:
     def __init__(self, run: RunDirectory, bus: Bus, config: EsperConfig):
         self.run = run
         self.bus = bus
-        self._store = CheckpointStore(run.checkpoints, keep=config.keep_checkpoints)
+        rules = Rules(
+            config.keep_checkpoints, config.keep_archived, config.max_checkpoints_size_bytes
+        )
+        self._store = CheckpointStore(run.checkpoints, rules)
         self.recorder = Recorder(run.journal, bus, run.run_id)
+        self._writer = CheckpointWriter(
+            self._store, self.recorder.sync, background=config.async_checkpoints
+        )
         wanted = config.seed_checkpoints and config.grows
         self.seed_records = SeedRecords(run.path / FILE_NAME) if wanted else None
         """Where seeds' records go; None leaves them in memory."""
@@ -45,8 +56,10 @@ class Session:
             RunError: the directory is another run's or cannot be written.
             RunLockedError: a live process holds it.
             BusError: the telemetry URL is malformed.
+            BlueprintError: a blueprint that may race is not registered.
         """
-        check_url(config.telemetry)  # before anything is written
+        check_url(config.telemetry)  # both before anything is written
+        catalogue.require(config.blueprints)
         path = None if config.run_dir is None else Path(config.run_dir)
         run = RunDirectory.open(path) if resume and path is not None else _create(path)
         with ExitStack() as undo:
@@ -61,31 +74,41 @@ class Session:
         """Record an event everywhere."""
         self.recorder.record(event)
 
-    def commit(self, step: int, state: Mapping[str, Any]) -> str | None:
-        """Commit a checkpoint, if the config asks for them.
+    def commit(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        occasion: Occasion = _ROUTINE,
+        groups: Groups = (),
+    ) -> str | None:
+        """Commit a checkpoint, if the config asks for them; it is copied now and written later.
+
+        Args:
+            step: optimizer steps so far.
+            state: what to write; when this returns it may change again.
+            occasion: when and why.
+            groups: names of the parameters of each group of each optimizer.
 
         Returns:
-            Why it could not be written, or None. The last one stays.
+            Why this one or the one before it could not be written, or None. The last one stays.
         """
         if not self._checkpoints_on:
             return None
-        self.recorder.sync()
-        try:
-            self._store.commit(step, dict(state))
-        except CheckpointError as error:
-            return str(error)
-        return None
+        return self._writer.save(step, state, occasion, groups)
 
     def newest_checkpoint(self) -> Path | None:
         """The newest checkpoint that is whole; those that are not are logged with the reason."""
+        if not self._writer.wait():
+            _LOG.warning("the last checkpoint is still being written; looking at earlier ones")
         newest = self._store.newest_valid()
-        for problem in self._store.problems:
-            _LOG.warning("checkpoint passed over: %s", problem)
+        for name, problems in self._store.problems.items():
+            _LOG.warning("checkpoint passed over: %s: %s", name, "; ".join(problems))
         return newest
 
     def abandon(self) -> None:
         """Let go of everything without a word: the run never began."""
         self._closed = True
+        self._writer.close()
         self.recorder.close()
         self._close_records()
         self.bus.close()
@@ -105,6 +128,7 @@ class Session:
             held.callback(self.bus.close)
             held.callback(self.recorder.close)
             held.callback(self._close_records)
+            self._finish_checkpoints(ended)
             self.record(ended)
             try:
                 report.write(self.recorder.view, self.run.report)
@@ -113,6 +137,16 @@ class Session:
                 _LOG.warning("the report could not be written: %s", error)
             self.recorder.sync()
         return self.bus.statistics()
+
+    def _finish_checkpoints(self, ended: RunEnded) -> None:
+        """Wait for the last one: what is in the journal after it tells of a run that has ended."""
+        problem = self._writer.close()
+        if problem is not None:
+            action = "the one before it stays"
+            step = self.recorder.view.step
+            self.record(
+                Fault(epoch=ended.epoch, step=step, where="checkpoint", what=problem, action=action)
+            )
 
     def _close_records(self) -> None:
         if self.seed_records is not None:

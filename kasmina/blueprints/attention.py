@@ -40,6 +40,7 @@ def attention(shape: SiteShape) -> nn.Module:
     heads = _num_heads(channels)
 
     def forward(run: Run, x: Any) -> Any:
+        """The body, for `traced`."""
         tokens = _batch_first(shape, run("norm", x))
         # [B, L, 3 * C] to three of [B, heads, L, C / heads].
         projected = run("project", tokens).unflatten(-1, (3, heads, channels // heads))

@@ -65,6 +65,7 @@ def _flops(module: nn.Module, shape: SiteShape, device: str) -> int | Exception:
     sizes[shape.batch_axis] = 1
 
     def run() -> int:
+        """One counted pass."""
         x = torch.zeros(sizes, device=device)
         with isolated_rng(0), torch.no_grad(), FlopCounterMode(display=False) as counter:
             module.eval()(x)

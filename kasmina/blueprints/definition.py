@@ -9,6 +9,7 @@ from torch import nn
 
 from kasmina.blueprints.cost import Cost, cost_of
 from kasmina.blueprints.risk import Risk
+from kasmina.guard import attempt, describe
 from kasmina.rng import isolated_rng
 from kasmina.sites.shape import SiteShape
 from leyline import BlueprintError
@@ -39,6 +40,20 @@ class Blueprint:
                 f"blueprint name {self.name!r} is not allowed; "
                 "use letters, digits and underscores, starting with a letter"
             )
+
+    def fits(self, shape: SiteShape) -> bool:
+        """Whether it accepts a site of this shape.
+
+        Raises:
+            BlueprintError: its predicate fails.
+        """
+        fits = attempt(lambda: bool(self.accepts(shape)))
+        if isinstance(fits, Exception):
+            raise BlueprintError(
+                f"blueprint {self.name!r} cannot tell whether it fits a site of shape "
+                f"{tuple(shape)}: {describe(fits)}; mend what accepts= was given"
+            ) from fits
+        return fits
 
     def build(self, shape: SiteShape, rng_seed: int) -> nn.Module:
         """Build on the CPU with its own random stream; the global one does not move."""

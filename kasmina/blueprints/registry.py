@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from kasmina.blueprints.definition import Blueprint
 from kasmina.blueprints.plug_ins import PlugIn, plug_ins
@@ -43,11 +44,21 @@ class Catalogue:
             return self._blueprints[name]
         if name in self._broken:
             raise BlueprintError(f"blueprint {name!r} is not to be had: {self._broken[name]}")
-        known = ", ".join(self._blueprints)
+        close = difflib.get_close_matches(name, self._blueprints, n=1)
+        hint = f"did you mean {close[0]!r}? Known are" if close else "known are"
         raise BlueprintError(
-            f"blueprint {name!r} is not registered; known are {known}; "
-            "add your own with kasmina.register(name, factory)"
+            f"blueprint {name!r} is not registered; {hint} {', '.join(self._blueprints)}; one of "
+            "your own is added by kasmina.register(name, factory) before the run begins"
         )
+
+    def require(self, names: Iterable[str]) -> None:
+        """Refuse names of blueprints that are not to be had.
+
+        Raises:
+            BlueprintError: the first of them, and what there is.
+        """
+        for name in names:
+            self[name]
 
     @property
     def by_name(self) -> Mapping[str, Blueprint]:

@@ -123,6 +123,7 @@ class _Tended:
         return Signals(loss if "loss" in asks_for else None, **measured)
 
     def state_dict(self) -> dict[str, Any]:
+        """The recipe and how far it has come, as plain values and tensors."""
         return {
             "strategy": self._recipe.strategy,
             "options": dict(self._recipe.options),
@@ -133,6 +134,7 @@ class _Tended:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> _Tended:
+        """The graft that a `state_dict` describes, to go on with."""
         recipe = GraftingRecipe(state["strategy"], state["options"])
         tended = cls(recipe, state["num_steps"], HostWatch(None))
         tended.graft.load_state_dict(state["graft"])

@@ -48,11 +48,11 @@ class Effects:
             self._moments.pop(seed, None)
         if not LIFECYCLE[self._table.stage(seed)].in_forward:
             return
-        _, site, module = attached_seeds(self._model)[seed]
+        _, host, module = attached_seeds(self._model)[seed]
         if LIFECYCLE[to].in_forward:
             _set_trainable(module, LIFECYCLE[to].trains_in_host)
         else:
-            detach_seed(site, module)
+            detach_seed(host, module)
 
     def step(self, loss: float | None) -> dict[str, str]:
         """Move the alpha of every grafting seed on by one step; why grafts failed, by seed."""
@@ -81,18 +81,17 @@ class Effects:
         table = self._table
         site, blueprint = self._grounds.at(table.get(seed, "site"), table.get(seed, "blueprint"))
         trial = self._nursery.trial(seed)
+        moments: Sequence[Mapping[str, Any]] = ()
         if trial is not None and trial.fault is None:
             module, moments = trial.module, trial.moments()
         else:
             module = self._nursery.build(seed, site, blueprint, table.get(seed, "birth_epoch"))
-            moments = []
         module.blend(0.0)
         _set_trainable(module, True)
         host = self._model.get_submodule(site.name)
         attach_seed(site.name, host, module)
         self._ramps.begin(seed, self.ramp_steps, self.grafting, host)
-        if moments:
-            self._moments[seed] = moments
+        self._moments[seed] = moments
 
 
 def _set_trainable(module: GraftedSeed, trainable: bool) -> None:

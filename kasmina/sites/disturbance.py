@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from kasmina.equality import changed
 from kasmina.guard import attempt
 from kasmina.rng import isolated_rng
 from kasmina.sites.output import main_tensor, with_main
@@ -67,7 +68,7 @@ class Disturber:
         self.steady = [
             name
             for name, output in self._before.items()
-            if name in again and not bool(_changed(output, again[name]).any())
+            if name in again and not bool(changed(output, again[name]).any())
         ]
         """Streams that come out the same twice, in order of their first calls."""
 
@@ -86,7 +87,7 @@ class Disturber:
         if isinstance(after, Exception):
             return {}
         changes = {
-            name: _changed(self._before[name], after[name])
+            name: changed(self._before[name], after[name])
             for name in self.steady
             if name in after and after[name].shape == self._before[name].shape
         }
@@ -96,6 +97,7 @@ class Disturber:
         outputs: dict[str, Tensor] = {}
 
         def tap(name: str, output: Any) -> Any:
+            """Note a stream's output, disturbed if it is the source."""
             main = main_tensor(output)
             self.ends_in_sequence = main is not None and main.ndim == 3
             if name not in self._streams or main is None or main.is_nested or main.ndim != 3:
@@ -116,15 +118,11 @@ class Disturber:
 
 
 def _disturbed(main: Tensor, axis: int, index: int) -> Tensor:
-    changed = main.clone()
-    part = changed.select(axis, index)
+    disturbed = main.clone()
+    part = disturbed.select(axis, index)
     noise = torch.randn(part.shape, generator=torch.Generator().manual_seed(0))
     part.add_(noise.to(part) * (1 + main.abs().mean()))
-    return changed
-
-
-def _changed(before: Tensor, after: Tensor) -> Tensor:
-    return (before != after) & ~(before.isnan() & after.isnan())
+    return disturbed
 
 
 def measure_axes(disturber: Disturber, streams: Mapping[str, Stream]) -> dict[str, Axes]:

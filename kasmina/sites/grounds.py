@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from kasmina.blueprints import Cost, catalogue
 from kasmina.sites.site import Site
-from leyline import Candidate, SiteError, SiteInfo
+from leyline import BlueprintError, Candidate, SiteError, SiteInfo
+
+_LOG = logging.getLogger("esper")
 
 
 class Grounds:
@@ -32,21 +35,23 @@ class Grounds:
         """Say where seeds may be planted; until then there is nowhere.
 
         Costs are counted here, because building a blueprint to count it does not fit into a
-        boundary; sites of one shape share the count.
+        boundary; sites of one shape share the count. A blueprint that fails for a shape is named
+        in the log and left out there.
         """
         self._sites = {site.name: site for site in sites}
         self._numbers = {name: number for number, name in enumerate(self._sites)}
         self._in_order = tuple(self._sites.values())
         self._blueprints += [name for name in catalogue.by_name if name not in self._blueprints]
-        known: dict[tuple[str, str], Cost] = {}
+        known: dict[tuple[str, str], Cost | None] = {}
         self._costs = {}
         for site in sites:
             for name in self._blueprints:
-                if site.accepts(name):
-                    alike = name, repr(site.seed_shape.to_dict())
-                    if alike not in known:
-                        known[alike] = site.cost(name)
-                    self._costs[site.name, name] = known[alike]
+                alike = name, repr(site.seed_shape.to_dict())
+                if alike not in known:
+                    known[alike] = _cost(site, name)
+                cost = known[alike]
+                if cost is not None:
+                    self._costs[site.name, name] = cost
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -95,7 +100,10 @@ class Grounds:
         catalogue[blueprint]
         if site not in self._sites:
             known = ", ".join(self._sites) or "none"
-            raise SiteError(f"{site!r} is not a site of this model; sites are {known}")
+            raise SiteError(
+                f"{site!r} is not a site that may grow (it is none, was not chosen, or is in the "
+                f"control arm); sites are {known}"
+            )
         if (site, blueprint) not in self._costs:
             raise SiteError(
                 f"blueprint {blueprint!r} does not fit site {site!r} of shape "
@@ -123,5 +131,16 @@ class Grounds:
         """
         for name in blueprints:
             catalogue[name]
+        if list(blueprints) == self._blueprints:
+            return  # as when a run goes back: counting what every one of them costs takes long
         self._blueprints = list(blueprints)
         self.open(self.sites)
+
+
+def _cost(site: Site, blueprint: str) -> Cost | None:
+    """What a blueprint would add at a site; None where it does not fit or cannot be built."""
+    try:
+        return site.cost(blueprint) if site.accepts(blueprint) else None
+    except BlueprintError as error:
+        _LOG.warning("blueprint left out: %s", error)
+        return None

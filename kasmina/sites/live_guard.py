@@ -10,6 +10,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from kasmina.closures import held_by_function
+from kasmina.equality import is_same
 from leyline import TrialError
 
 _COMPILED: Final = frozenset({"_compiled_call_impl", "forward", "_torchdynamo_orig_callable"})
@@ -44,19 +46,10 @@ def _functions_of(module: nn.Module) -> Iterator[tuple[str, FunctionType]]:
 
 def _held_by(function: FunctionType, depth: int = 3) -> Iterator[Any]:
     """What a function holds in its closure and defaults, functions among them looked into."""
-    cells = function.__closure__ or ()
-    held = [cell.cell_contents for cell in cells if _is_filled(cell)]
-    for each in [*held, *(function.__defaults__ or ())]:
+    for each in held_by_function(function):
         yield getattr(each, "__self__", each)
         if isinstance(each, FunctionType) and depth:
             yield from _held_by(each, depth - 1)
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
 
 
 @contextmanager
@@ -76,7 +69,7 @@ def live_untouched(model: nn.Module) -> Iterator[None]:
     versions = {name: parameter._version for name, parameter in model.named_parameters()}
     yield
     # Buffers by value: a batch norm moves its statistics without counting a version.
-    changed = [n for n, b in model.named_buffers() if not torch.equal(b, kept[n])]
+    changed = [n for n, b in model.named_buffers() if not is_same(b, kept[n])]
     changed += [n for n, p in model.named_parameters() if p._version != versions[n]]
     if changed:
         with torch.no_grad():

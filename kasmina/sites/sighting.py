@@ -97,6 +97,7 @@ class Watch:
         """Look at every output of one dry run, and pass it on."""
 
         def look(name: str, output: Any) -> Any:
+            """Note one output; it goes on as it is."""
             self.sightings[name].note(output, mode)
             main = main_tensor(output)
             if mode == TRAIN and name in self._layouts and main is not None:

@@ -36,11 +36,15 @@ class Site:
         return replace(self, num_chunks=num_chunks) if fits else self
 
     def accepts(self, blueprint: str) -> bool:
-        """Whether a blueprint fits here; an unknown name is a BlueprintError."""
-        return bool(catalogue[blueprint].accepts(self.seed_shape))
+        """Whether a blueprint fits here.
+
+        Raises:
+            BlueprintError: there is no such blueprint, or its predicate fails.
+        """
+        return catalogue[blueprint].fits(self.seed_shape)
 
     def cost(self, blueprint: str) -> Cost:
-        """Parameters and forward FLOPs that a blueprint would add here."""
+        """What a blueprint would add here; errors are those of `Blueprint.cost`."""
         return catalogue[blueprint].cost(self.seed_shape)
 
     def to_dict(self) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def _example_kept(model: nn.Module, survey: Survey) -> Iterator[None]:
     original, own = model.forward, "forward" in model.__dict__
 
     def forward(*args: Any, **kwargs: Any) -> Any:
+        """The model's own, its first arguments noted."""
         if survey.example is None and args and not kwargs:
             survey.example = args
         return original(*args, **kwargs)

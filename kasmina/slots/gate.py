@@ -64,6 +64,8 @@ def _is_finite(grad: Tensor) -> bool:
 
 
 class _Into(torch.autograd.Function):
+    """The identity; its backward clears the gradient."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, gate: Gate, axis: int, num: int) -> Tensor:
         ctx.gate, ctx.axis, ctx.num = gate, axis, num
@@ -75,6 +77,8 @@ class _Into(torch.autograd.Function):
 
 
 class _OutOf(torch.autograd.Function):
+    """The identity; its backward notes the gradient that arrives."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, gate: Gate) -> Tensor:
         ctx.gate = gate

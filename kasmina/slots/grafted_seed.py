@@ -70,7 +70,7 @@ class GraftedSeed(nn.Module):
         self.register_buffer("alpha", torch.zeros(()))
 
     def describe(self) -> dict[str, Any]:
-        """Plain values from which `from_description` builds an equal seed, weights apart."""
+        """Plain values, for JSON: what a SeedDescription holds, its key apart."""
         return {
             "seed": self.seed,
             "blueprint": self.blueprint,

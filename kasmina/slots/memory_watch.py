@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from kasmina.closures import held_by_function
+
 CALLS_BETWEEN_CHECKS: Final = 16
 MAX_GROWTH_BYTES: Final = 64 * 2**20
 MAX_GROWTH_OBJECTS: Final = 20_000
@@ -76,14 +78,6 @@ def _parts_of(each: Any) -> Iterable[Any]:
     if isinstance(each, functools.partial):
         return each.func, *each.args, *each.keywords.values()
     if isinstance(each, types.FunctionType):
-        cells = [cell.cell_contents for cell in each.__closure__ or () if _is_filled(cell)]
-        return [*cells, *(each.__defaults__ or ()), each.__dict__]
+        return [*held_by_function(each), each.__dict__]
     held = getattr(each, "__dict__", None)
     return list(held.values()) if isinstance(held, dict) else ()
-
-
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False

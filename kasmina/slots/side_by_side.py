@@ -23,6 +23,8 @@ _PER_CHANNEL: Final = (
     nn.ConstantPad1d,
 )
 """Layers without weights that treat every channel alike, wherever the channels are."""
+_Column = tuple[nn.Module, Tensor | None, Tensor | None]
+"""A layer of the first body; weights and biases of all bodies there, [num, *shape], or None."""
 _CONVOLUTIONS: Final[dict[type[nn.Module], Callable[..., Tensor]]] = {
     nn.Conv1d: nn.functional.conv1d,
     nn.Conv2d: nn.functional.conv2d,
@@ -106,30 +108,35 @@ class SideBySide:
             grown = self._multiply(rows, alphas, gate).reshape(host.shape)
         return grown if gate is None else gate.out_of(grown)
 
-    def _convolve(self, x: Tensor, alphas: Tensor, gate: Gate | None) -> Tensor:
-        """Every layer as one grouped operation over the channel axis."""
+    def _layers(self, alphas: Tensor, gate: Gate | None) -> list[_Column]:
+        """Each layer of the first body, with the weights of all bodies side by side."""
+        columns = []
         for layers in self._columns:
-            first = layers[0]
-            if isinstance(first, _PER_CHANNEL):
-                x = first(x)
-                continue
             weight, bias = _gathered(layers, "weight", gate), _gathered(layers, "bias", gate)
-            assert weight is not None
             if layers is self._columns[-1]:
                 weight, bias = _scaled(weight, alphas), _scaled(bias, alphas)
-            if isinstance(first, nn.GroupNorm):
-                groups = self._num * first.num_groups
-                flat = None if bias is None else bias.flatten()
-                x = nn.functional.group_norm(x, groups, weight.flatten(), flat, first.eps)
+            columns.append((layers[0], weight, bias))
+        return columns
+
+    def _convolve(self, x: Tensor, alphas: Tensor, gate: Gate | None) -> Tensor:
+        """Every layer as one grouped operation over the channel axis."""
+        for layer, weight, bias in self._layers(alphas, gate):
+            if weight is None:
+                x = layer(x)
                 continue
-            x = _CONVOLUTIONS[type(first)](
+            flat = None if bias is None else bias.flatten()
+            if isinstance(layer, nn.GroupNorm):
+                groups = self._num * layer.num_groups
+                x = nn.functional.group_norm(x, groups, weight.flatten(), flat, layer.eps)
+                continue
+            x = _CONVOLUTIONS[type(layer)](
                 x,
                 weight.flatten(0, 1),
-                None if bias is None else bias.flatten(),
-                first.stride,
-                first.padding,
-                first.dilation,
-                self._num * cast(Any, first).groups,
+                flat,
+                layer.stride,
+                layer.padding,
+                layer.dilation,
+                self._num * cast(Any, layer).groups,
             )
         return x
 
@@ -140,15 +147,12 @@ class SideBySide:
         far smaller than the rows.
         """
         scale = shift = None
-        for layers in self._columns:
-            first = layers[0]
-            if isinstance(first, _PER_CHANNEL):
-                x = first(x)
+        for layer, weight, bias in self._layers(alphas, gate):
+            if weight is None:
+                x = layer(x)
                 continue
-            weight, bias = _gathered(layers, "weight", gate), _gathered(layers, "bias", gate)
-            assert weight is not None
-            if isinstance(first, nn.LayerNorm):
-                x = nn.functional.layer_norm(x, first.normalized_shape, eps=first.eps)
+            if isinstance(layer, nn.LayerNorm):
+                x = nn.functional.layer_norm(x, layer.normalized_shape, eps=layer.eps)
                 scale, shift = weight, bias
                 continue
             if scale is not None and shift is not None:
@@ -156,11 +160,9 @@ class SideBySide:
                 bias = shifted if bias is None else bias + shifted
                 weight = weight * scale.unsqueeze(1)
                 scale = shift = None
-            if layers is self._columns[-1]:
-                weight, bias = _scaled(weight, alphas), _scaled(bias, alphas)
             x = _products(x, weight, bias)
         if scale is not None and shift is not None:
-            x = x * _scaled(scale, alphas) + _scaled(shift, alphas)
+            x = x * scale + shift
         return x
 
 
@@ -174,14 +176,14 @@ def _products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _gathered(layers: Sequence[nn.Module], name: str, gate: Gate | None) -> Tensor | None:
     """One parameter of every layer, [num, *shape]; None where the layers have none."""
-    held: list[Any] = [layer._parameters[name] for layer in layers]
+    held: list[Any] = [layer._parameters.get(name) for layer in layers]
     if held[0] is None:
         return None
     stacked = torch.stack(held)
     return stacked if gate is None else gate.into(stacked, 0, len(held))
 
 
-def _scaled(weights: Any, alphas: Tensor) -> Any:
+def _scaled(weights: Tensor | None, alphas: Tensor) -> Tensor | None:
     """Each seed's weights times its alpha."""
     if weights is None:
         return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from functools import cache
-from typing import Any, Final, Self, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,11 @@ class Slot(nn.Module):
         super().__init__()
         self.roster = Roster()
 
-    def forward(self, output: Any) -> Any:
+    def forward(self, *inputs: Any) -> Any:
+        """Do nothing: a host that runs all of its `_modules` must not run the seeds twice."""
+        return inputs[0] if len(inputs) == 1 else inputs
+
+    def extend(self, output: Any) -> Any:
         """Pass the main tensor of the host's output through every seed."""
         host = main_tensor(output)
         assert host is not None, "the survey takes no site that returns no tensor"
@@ -84,9 +88,11 @@ class _Grown:
     _modules: dict[str, Any]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._modules[SLOT](self._esper_host_class.forward(self, *args, **kwargs))
+        """The host's own, then the slot."""
+        return self._modules[SLOT].extend(self._esper_host_class.forward(self, *args, **kwargs))
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """The host's own, without the slot."""
         for name, child in self._esper_host_class.named_children(self):
             if name != SLOT:
                 yield name, child
@@ -98,6 +104,7 @@ class _Grown:
         return self
 
     def train(self, mode: bool = True) -> Self:
+        """Set the mode of the host and, as `_apply` does, of the slot."""
         self._esper_host_class.train(self, mode)
         self._modules[SLOT].train(mode)
         return self
@@ -197,11 +204,35 @@ def detach_seed(module: nn.Module, seed: GraftedSeed) -> None:
         del module._modules[SLOT]
 
 
-def attached_seeds(model: nn.Module) -> dict[str, tuple[str, nn.Module, GraftedSeed]]:
-    """Every seed in a model, by its name: (site name, the module it hangs on, the seed)."""
-    found = {}
-    for site, module in model.named_modules():
-        slot = slot_of(module)
-        for seed in slot.seeds() if slot is not None else ():
-            found[seed.seed] = (site, module, seed)
+class AttachedSeed(NamedTuple):
+    """A seed in a model, and where it hangs."""
+
+    site: str
+    """Dotted name of the module."""
+    module: nn.Module
+    seed: GraftedSeed
+
+
+def every_seed(model: nn.Module) -> list[AttachedSeed]:
+    """Every seed in a model, in order of its submodules, those of one in order of grafting."""
+    slots = ((site, module, slot_of(module)) for site, module in model.named_modules())
+    return [
+        AttachedSeed(site, module, seed)
+        for site, module, slot in slots
+        if slot is not None
+        for seed in slot.seeds()
+    ]
+
+
+def attached_seeds(model: nn.Module) -> dict[str, AttachedSeed]:
+    """The seeds in a model by name.
+
+    A model that keeps a copy of a part of itself has several of one name: it is then the one that
+    hangs where its name says, else the first.
+    """
+    found: dict[str, AttachedSeed] = {}
+    for held in every_seed(model):
+        name = held.seed.seed
+        if name not in found or name.rpartition("/")[0] == held.site:
+            found[name] = held
     return found

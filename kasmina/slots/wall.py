@@ -67,6 +67,7 @@ class _Wall(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: _Call, host: Tensor, *parameters: Tensor) -> Tensor:
+        """Put the call's sum into the host's graph."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(host, *parameters)
         # Made outside and no input here: an output that is a view must not be changed in place,
@@ -77,6 +78,7 @@ class _Wall(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
+        """Run the call's own backward."""
         if grad is None:
             return (None,) * (2 + len(ctx.call.parameters))
         if ctx.call.is_empty:
@@ -157,6 +159,7 @@ class _Call:
         autocast = torch.autocast(device_type, dtype, enabled, cached)
 
         def run() -> Tensor | str:
+            """The blended body under the autocast of the call."""
             with autocast:
                 grown = fault_of(_Substituted(body, values), given)
             return grown if isinstance(grown, str) else (self._alpha * grown).to(host.dtype)
@@ -224,6 +227,7 @@ class _Substituted(nn.Module):
         self.__dict__.update(body=body, values=values)
 
     def forward(self, host: Tensor) -> Any:
+        """The body's own."""
         return torch.func.functional_call(self.__dict__["body"], self.__dict__["values"], (host,))
 
 

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import copy
+from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+_DICTS: Final = (dict, UserDict)
+"""Mappings of which a shallow copy shares no storage with the original."""
+
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Apply a function to every tensor of a nested list, tuple or mapping; the rest is kept."""
+    """Apply a function to every tensor of a nested list, tuple or mapping; the rest is kept.
+
+    Dicts of a class of their own keep it, for a tokenizer's are read by attributes; any other
+    mapping becomes a dict.
+    """
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Mapping):
-        return {key: map_tensors(function, item) for key, item in value.items()}
+        items = {key: map_tensors(function, item) for key, item in value.items()}
+        return _refilled(value, items) if isinstance(value, _DICTS) else items
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(map_tensors(function, item) for item in value))
     if isinstance(value, list | tuple):
         return type(value)(map_tensors(function, item) for item in value)
     return value
+
+
+def _refilled(value: Any, items: dict[Any, Any]) -> Any:
+    """A copy of a dict with other values under the same keys."""
+    copied = copy.copy(value)
+    for key, item in items.items():
+        copied[key] = item
+    return copied
 
 
 def tensors_in(value: Any) -> list[Tensor]:

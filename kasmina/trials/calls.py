@@ -62,6 +62,8 @@ def watch(model: nn.Module, run: Callable[[], Any]) -> list[Span]:
     clock, numbers = count(), Counter[str]()
 
     def watched(name: str, forward: Forward) -> Forward:
+        """A forward that notes the span of each of its calls."""
+
         def stand_in(*args: Any, **kwargs: Any) -> Any:
             call, start = Call(name, numbers[name]), next(clock)
             numbers[name] += 1

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kasmina.rng import isolated_rng
+from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import attached_seeds
 from kasmina.trials.race import cut
 from kasmina.trials.shadow import Shadow, paired_gain
@@ -38,7 +39,7 @@ def counterfactual_gains(
     held = attached_seeds(shadow.model)
     gains = {}
     for name in seeds:
-        without = _losses_without(shadow, held[name][2], held_out)
+        without = _losses_without(shadow, held[name].seed, held_out)
         if bool(torch.isfinite(without).all()) and not bool(torch.isfinite(as_it_is).all()):
             gains[name] = -math.inf, 0.0  # the host is sound without it, and not with it
         else:
@@ -46,7 +47,7 @@ def counterfactual_gains(
     return gains
 
 
-def _losses_without(shadow: Shadow, seed: Any, held_out: Sequence[Any]) -> Tensor:
+def _losses_without(shadow: Shadow, seed: GraftedSeed, held_out: Sequence[Any]) -> Tensor:
     was_active, seed.active = seed.active, False
     try:
         with isolated_rng(0):

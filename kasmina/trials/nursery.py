@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
 
-from kasmina.blueprints import Risk, catalogue
 from kasmina.compiled import nothing_compiled
 from kasmina.guard import attempt, describe, proof_fault
 from kasmina.rng import derive_rng_seed, isolated_rng
-from kasmina.settings import kept_settings
 from kasmina.sites.site import Site
-from kasmina.slots.chunked import graft
+from kasmina.slots.birth import build_seed
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.trials.race import RaceRules, cut, run_race
 from kasmina.trials.race_report import RaceReport
 from kasmina.trials.shadow import Shadow
 from kasmina.trials.task import Task
 from kasmina.trials.trial import OptimizerRecipe, Trial
-from leyline import BlueprintError, TrialError
+from leyline import TrialError
 
 
 class Nursery:
@@ -38,6 +34,7 @@ class Nursery:
         self._model = model
         self._rng_seed = rng_seed
         self._trials: dict[str, Trial] = {}
+        self._unbuilt: dict[str, str] = {}
         self.race_report: RaceReport | None = None
         """What the last race cost, and which of its work was shared."""
 
@@ -46,55 +43,16 @@ class Nursery:
         return derive_rng_seed(self._rng_seed, "birth", seed, blueprint, epoch)
 
     def build(self, seed: str, site: Site, blueprint: str, epoch: int) -> GraftedSeed:
-        """Build a seed's module on the device and in the dtype of its site, with alpha 0."""
-        kind = catalogue[blueprint]
-        rng_seed = self.birth_rng_seed(seed, blueprint, epoch)
-        with kept_settings() as changed:
-            body = kind.build(site.seed_shape, rng_seed)
-        if kind.risk is Risk.HIGH:
-            body = self._independent(body, blueprint)
-        if changed:
-            what = " and ".join(changed)
-            raise BlueprintError(f"the factory of {blueprint!r} changes {what}; mend it")
-        chunk = int(seed.rpartition("/")[2]) % site.num_chunks, site.num_chunks
-        module = graft(
-            body,
+        """Build a seed's module at alpha 0; errors are those of `build_seed`."""
+        return build_seed(
+            self._model,
+            site.name,
             seed=seed,
             blueprint=blueprint,
             shape=site.seed_shape,
-            chunk=chunk,
-            shielded=kind.risk is Risk.HIGH,
-            rng_seed=rng_seed,
+            chunk=(int(seed.rpartition("/")[2]) % site.num_chunks, site.num_chunks),
+            rng_seed=self.birth_rng_seed(seed, blueprint, epoch),
         )
-        like = self._parameter_near(site.name)
-        if like is not None:
-            module.to(device=like.device)
-            module.body.to(dtype=like.dtype)
-        return module
-
-    def _independent(self, body: nn.Module, blueprint: str) -> nn.Module:
-        """A body that shares nothing with the host, and nothing with another seed's.
-
-        Raises:
-            BlueprintError: it holds parameters or buffers of the host, which a trial would train,
-                or parameters without a size.
-        """
-        named = chain(self._model.named_parameters(), self._model.named_buffers())
-        hosts = {id(tensor): name for name, tensor in named}
-        its = f"the factory of {blueprint!r} returns a module"
-        for tensor in chain(body.parameters(), body.buffers()):
-            if id(tensor) in hosts:
-                name = hosts[id(tensor)]
-                raise BlueprintError(f"{its} that holds {name!r} of the host; give it a copy")
-            if isinstance(tensor, UninitializedParameter):
-                raise BlueprintError(f"{its} with lazy parameters; build it with its sizes")
-        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in body.parameters()):
-            return body  # the proof will find them; a copy has none
-        return copy.deepcopy(body)  # a factory may return one module again and again
-
-    def _parameter_near(self, site: str) -> nn.Parameter | None:
-        near = next(self._model.get_submodule(site).parameters(), None)
-        return near if near is not None else next(self._model.parameters(), None)
 
     def proof_fault(self, seed: str, site: Site, blueprint: str, epoch: int) -> str | None:
         """Build a seed once and prove that it fits its site; None if it does, else why not."""
@@ -132,9 +90,12 @@ class Nursery:
             missing = "training" if not train_batches else "held-out"
             raise TrialError(f"no trial: no {missing} batches were seen")
         shadow = Shadow(task)
-        self._trials = {}
+        self.clear()
         for seed, (site, blueprint, epoch) in entries.items():
-            module = self.build(seed, site, blueprint, epoch)
+            module = attempt(partial(self.build, seed, site, blueprint, epoch))
+            if isinstance(module, Exception):
+                self._unbuilt[seed] = describe(module)
+                continue
             optimizer = recipe.build(list(module.parameters()))
             rng_seed = self.birth_rng_seed(seed, blueprint, epoch)
             trial = Trial(seed, site.name, blueprint, module, optimizer, rng_seed)
@@ -151,9 +112,14 @@ class Nursery:
         return report.flops
 
     def trial(self, seed: str) -> Trial | None:
-        """The trial of a seed in the last race, or None."""
+        """The trial of a seed in the last race; None if it could not be built or was not there."""
         return self._trials.get(seed)
+
+    def trial_fault(self, seed: str) -> str | None:
+        """Why a seed has left the last race, or was never in it; None if it is sound."""
+        trial = self._trials.get(seed)
+        return self._unbuilt.get(seed) if trial is None else trial.fault
 
     def clear(self) -> None:
         """Let go of every trial's weights."""
-        self._trials = {}
+        self._trials, self._unbuilt = {}, {}

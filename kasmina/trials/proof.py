@@ -132,6 +132,7 @@ def _looked_at(replay: Replay, site: str) -> set[Call]:
     empty = replay.record(replay.batches[0], hollow=True)
 
     def among(some: Sequence[Call]) -> set[Call]:
+        """Those of some calls that are looked at."""
         nonlocal num_looks
         num_looks += 1
         if num_looks > _MAX_LOOKS:
@@ -161,8 +162,8 @@ def _flaw(replay: Replay, site: str) -> str | None:
         if not _loss_is(replay, site, recording, index):
             return "a replayed pass has another loss"
         act = nudge(recording.outputs[replay.plans[site].own], index)
-        whole = descend(replay, act, partial(replay.whole_loss, site, batch, act))
-        replayed = descend(replay, act, partial(replay.loss, site, recording, batch, act))
+        whole = loss_and_gradient(replay, act, partial(replay.whole_loss, site, batch, act))
+        replayed = loss_and_gradient(replay, act, partial(replay.loss, site, recording, batch, act))
         replay.ledger.total += replay.bare_flops() + 3 * replay.tail_flops(site)
         if not all(map(torch.equal, whole, replayed)):
             return "a replayed pass has another loss or gradient"
@@ -199,8 +200,10 @@ def nudge(output: Any, rng_seed: int) -> Nudge:
     return Nudge(drawn.to(device=main.device, dtype=main.dtype).requires_grad_())
 
 
-def descend(replay: Replay, act: Nudge, loss: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-    """A loss and, in train mode, its gradient with respect to the change at the site."""
+def loss_and_gradient(
+    replay: Replay, act: Nudge, loss: Callable[[], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """A loss and, in train mode, its gradient with respect to the change at the site; else 0."""
     value = loss()
     if not replay.training:
         return value, torch.zeros(())

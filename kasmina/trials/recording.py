@@ -72,6 +72,8 @@ def record(
     numbers = Counter[str]()
 
     def recorded(name: str, forward: Forward) -> Forward:
+        """A forward that keeps what its calls put out."""
+
         def stand_in(*args: Any, **kwargs: Any) -> Any:
             call = Call(name, numbers[name])
             numbers[name] += 1
@@ -105,6 +107,7 @@ def played(
     """
 
     def player(name: str, num_recorded: int, forward: Forward) -> Forward:
+        """A forward whose first calls are handed out."""
         number = 0
 
         def stand_in(*args: Any, **kwargs: Any) -> Any:

@@ -95,6 +95,7 @@ class Replay:
         """The loss of one batch with something done to the site's output."""
 
         def hand(call: Call) -> Any:
+            """A copy of what was recorded, changed at the site."""
             output = fresh(recording.outputs[call])
             return output if call.module != site or act is None else acted(output, act)
 

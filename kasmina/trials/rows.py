@@ -16,7 +16,7 @@ from kasmina.rng import isolated_rng
 from kasmina.sites.output import main_tensor, with_main
 from kasmina.trials.batches import map_tensors, tensors_in
 from kasmina.trials.calls import Call
-from kasmina.trials.proof import Nudge, descend, nudge, proof_indices
+from kasmina.trials.proof import Nudge, loss_and_gradient, nudge, proof_indices
 from kasmina.trials.recording import Recording, is_hollow, rng_streams
 from kasmina.trials.replay import Act, Replay
 from kasmina.trials.shadow import HELD_OUT_RNG_SEED
@@ -44,6 +44,7 @@ class Rows:
         num = len(acts)
 
         def hand(call: Call) -> Any:
+            """What was recorded, for the rows of all; at the site with each one's own act."""
             output = recording.outputs[call]
             if call.module != self.site:
                 return self._repeated(call, output, num)
@@ -72,6 +73,7 @@ class Rows:
         axes = iter(self.axes[call])
 
         def copies(tensor: Tensor) -> Tensor:
+            """A tensor as often as there are candidates, along the axis of its rows."""
             axis = next(axes)
             if axis is None:
                 return tensor if is_hollow(tensor) else tensor.clone()
@@ -135,7 +137,11 @@ def _proven(replay: Replay, site: str, num: int) -> Rows | str:
             for rows in layouts
             if _agree(_gradients(rows, recording, batch, acts), apart, tolerance)
         ]
-    return layouts[0] if layouts else "the rows of a batch are not independent in the loss"
+    if not layouts:
+        return "the rows of a batch are not independent in the loss"
+    if len(layouts) > 1:
+        return "no gradient of the loss arrives there, by which its scale could be told"
+    return layouts[0]
 
 
 def _axes(replay: Replay, site: str) -> dict[Call, list[int | None]]:
@@ -163,7 +169,7 @@ def _axis(once: Tensor, twice: Tensor) -> int | None:
 
 def _gradient(replay: Replay, site: str, recording: Recording, batch: Any, act: Nudge) -> Tensor:
     replay.ledger.total += 2 * replay.tail_flops(site)
-    return descend(replay, act, partial(replay.loss, site, recording, batch, act))[1]
+    return loss_and_gradient(replay, act, partial(replay.loss, site, recording, batch, act))[1]
 
 
 def _gradients(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from kasmina.equality import is_same
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import attach_seed, detach_seed
 from kasmina.trials.task import Task
@@ -64,7 +65,7 @@ class Shadow:
     def buffers_moved(self) -> bool:
         """Whether any buffer is other than when the copy was taken."""
         return any(
-            name in self._buffers and not torch.equal(buffer, self._buffers[name])
+            name in self._buffers and not is_same(buffer, self._buffers[name])
             for name, buffer in self.model.named_buffers()
         )
 
@@ -80,8 +81,12 @@ class Shadow:
             detach_seed(module, seed)
 
     def held_out_losses(self, batches: Sequence[Any]) -> Tensor:
-        """The loss of each batch in eval mode without gradients, float64 [num_batches]."""
+        """The loss of each batch in eval mode without gradients, float64 [num_batches].
+
+        Buffers are those of the copy's birth, wherever training steps have moved them since.
+        """
         self.mode(training=False)
+        self.restore_buffers()
         with torch.no_grad():
             losses = [self.loss(batch).detach().double().cpu() for batch in batches]
         return torch.stack(losses)

@@ -72,9 +72,10 @@ class Sharing:
         """Train candidates that are equally far, up to `num_steps` in all."""
         back: dict[str, Callable[[], None]] = {}
         for trial in trials:
-            bookmark = attempt(trial.bookmark)
-            if trial.site in self._training.plans and not isinstance(bookmark, Exception):
-                back[trial.seed] = bookmark
+            if trial.site in self._training.plans:
+                bookmark = attempt(trial.bookmark)
+                if not isinstance(bookmark, Exception):
+                    back[trial.seed] = bookmark
         together = [trial for trial in trials if trial.seed in back]
         again = self._train_together(together, num_steps)
         for trial in trials:
@@ -113,6 +114,9 @@ class Sharing:
     def _step(self, group: Group, recording: Recording | None, batch: Any) -> list[Trial]:
         """One step of a group; returns those that leave it."""
         trials = tuple(group.trials)
+        if group.site not in self._training.plans:  # another group of the site has failed
+            group.trials = []
+            return list(trials)
         kind = ("group", recording is None, *(trial.seed for trial in trials))
         outcome = attempt(
             lambda: self._ledger.run(kind, partial(group.step, self._shadow, recording, batch))
@@ -152,8 +156,10 @@ class Sharing:
     # --- held-out losses -----------------------------------------------------------------------
 
     def measure(self, trials: Sequence[Trial], before: Tensor) -> None:
-        """Set the gains of candidates, each with passes of its own, whose bits do not depend on
-        who else is in the race."""
+        """Set the gains of candidates.
+
+        Each has passes of its own: their bits do not depend on who else is in the race.
+        """
         together = [t for t in trials if t.fault is None and t.site in self._held.plans]
         losses = self._losses(together)
         for trial in trials:
@@ -168,6 +174,7 @@ class Sharing:
         """Held-out losses of those for which replay gave one for every piece."""
         self._held.keep_only({trial.site for trial in trials})
         self._shadow.mode(training=False)
+        self._shadow.restore_buffers()
         found: dict[str, list[Tensor]] = {trial.seed: [] for trial in trials}
         for trial in trials:
             trial.module.blend(1.0)

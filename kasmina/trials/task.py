@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kasmina.compiled import run_eagerly
+from kasmina.guard import attempt, describe
 from kasmina.trials.batches import tensors_in
 from leyline import TrialError
 
@@ -93,13 +94,12 @@ def copy_module(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Modu
         for tensor in tensors_in(module.__dict__):
             if tensor.grad_fn is not None:
                 memo[id(tensor)] = tensor.detach().clone()
-    try:
-        with torch.no_grad():
-            copied = copy.deepcopy(model, memo)
-    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
+    with torch.no_grad():
+        copied = attempt(lambda: copy.deepcopy(model, memo))
+    if isinstance(copied, Exception):
         raise TrialError(
-            f"no trial: {type(model).__name__} cannot be copied ({error}); "
+            f"no trial: {type(model).__name__} cannot be copied ({describe(copied)}); "
             "give it a __deepcopy__, or set policy='hold'"
-        ) from error
+        ) from copied
     run_eagerly(copied)
     return copied

@@ -62,3 +62,6 @@ class Decision(Message, frozen=True, tag="decision"):
     scores: tuple[Score, ...] = ()
     late: bool = False
     """The policy's answer came too late and was discarded; a resumed run holds here too."""
+    undone: Name = ""
+    """The stage that failed, "gather", "decide" or "apply", if the boundary did not count for
+    that; a resumed run does without it too. Empty if it counted."""

@@ -13,8 +13,11 @@ from leyline.messages.sites import Schema
 from leyline.messages.state import StatePacket
 from leyline.messages.telemetry import (
     BoundaryTiming,
+    BreakerChange,
     EpochMetrics,
     Fault,
+    LatencyAlert,
+    LearningRates,
     LifecycleMetrics,
     RunEnded,
     RunStarted,
@@ -33,6 +36,9 @@ Event = (
     | EpochMetrics
     | LifecycleMetrics
     | BoundaryTiming
+    | LatencyAlert
+    | LearningRates
+    | BreakerChange
     | Fault
     | RunEnded
 )
@@ -45,10 +51,13 @@ PRIORITIES: Final[Mapping[type[Message], Priority]] = MappingProxyType(
         EpochMetrics: Priority.REPORT,
         LifecycleMetrics: Priority.REPORT,
         BoundaryTiming: Priority.REPORT,
+        LatencyAlert: Priority.REPORT,
+        LearningRates: Priority.REPORT,
         FieldReport: Priority.REPORT,
         SitesFound: Priority.REPORT,
         Schema: Priority.DECISION,
         Decision: Priority.DECISION,
+        BreakerChange: Priority.DECISION,
         RunStarted: Priority.EMERGENCY,
         SeedReport: Priority.EMERGENCY,
         Fault: Priority.EMERGENCY,

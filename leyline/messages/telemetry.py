@@ -63,6 +63,48 @@ class BoundaryTiming(Message, frozen=True, tag="boundary"):
     outside_ms: dict[str, float]
 
 
+class LatencyAlert(Message, frozen=True, tag="latency_alert"):
+    """The p95 of a part of the boundary has drifted over its limit, or is back within it."""
+
+    epoch: int
+    part: Name
+    """"gather", "decide", "apply" or "all three"."""
+    p95_ms: float
+    """Over the last `num_boundaries`."""
+    limit_ms: float
+    num_boundaries: int
+    resolved: bool
+    """Whether this ends the alert; False begins it."""
+
+
+class BreakerChange(Message, frozen=True, tag="breaker"):
+    """A breaker opened, closed, or lets one call through to see whether it may close."""
+
+    epoch: int
+    step: int
+    name: Name
+    """"policy", "executor", "learning rates", "checkpoint" or "bus"."""
+    was: Name
+    """"closed", "open" or "half-open"."""
+    now: Name
+    why: str
+    hold: float
+    """How long it stays open before one call is let through; 0 unless it has opened."""
+    unit: Name
+    """What `hold` counts: "boundaries" or "s"."""
+
+
+class LearningRates(Message, frozen=True, tag="learning_rates"):
+    """The learning rates with which training goes on after a boundary."""
+
+    epoch: int
+    step: int
+    host: tuple[float, ...]
+    """Of the host's parameter groups, in order of the optimizers and of their groups."""
+    seeds: dict[str, float]
+    """By seed; 0 while it is frozen."""
+
+
 class Fault(Message, frozen=True, tag="fault"):
     """Something failed and was contained."""
 

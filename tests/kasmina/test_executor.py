@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections.abc import Iterator
 from itertools import pairwise
@@ -13,7 +15,7 @@ from torch import nn
 import kasmina
 from kasmina import Executor, OptimizerRecipe, discover
 from kasmina.blueprints import catalogue
-from kasmina.slots.slot import attached_seeds
+from kasmina.slots.slot import attached_seeds, every_seed
 from kasmina.structure import match_structure
 from leyline import Command, Stage
 from tests.kasmina.grower import (
@@ -279,6 +281,42 @@ def test_a_candidate_that_failed_its_trial_cannot_be_grafted(grower: Grower) -> 
     assert attached_seeds(grower.model) == {}
 
 
+@pytest.fixture
+def worn_out() -> Iterator[None]:
+    """A blueprint whose factory fails from the third call on: it is counted and proven, no more."""
+    held = dict(catalogue._blueprints)
+    calls = itertools.count(1)
+
+    def factory(shape: kasmina.SiteShape) -> nn.Module:
+        if next(calls) > 2:
+            raise RuntimeError("worn out")
+        return nn.Linear(shape.channels, shape.channels)
+
+    kasmina.register("worn_out", factory, accepts=lambda shape: shape.channels == 8)
+    yield
+    catalogue._blueprints.clear()
+    catalogue._blueprints.update(held)
+
+
+@pytest.mark.usefixtures("worn_out")
+@pytest.mark.parametrize("others", [("head/0",), ()])
+def test_a_seed_that_cannot_be_built_again_leaves_the_race(others: tuple[str, ...]) -> None:
+    """As a fault of its own, with nothing measured; the other candidates, if any, have theirs."""
+    grower = Grower()
+    for seed in others:
+        grower.to(Stage.TRAINING, seed, "low_rank")
+    grower.to(Stage.TRAINING, SEED, "worn_out")
+    grower.race()
+    assert grower.executor.trial_faults() == {SEED: "RuntimeError: worn out"}
+    assert grower.table.get(SEED, "error_count") == 1
+    assert math.isnan(grower.table.get(SEED, "trial_gain"))
+    for seed in others:
+        assert grower.table.get(seed, "error_count") == 0
+        assert math.isfinite(grower.table.get(seed, "trial_gain"))
+    (report,) = grower.apply(advance(Stage.GRAFTING))
+    assert "neither been measured" in report.refused
+
+
 @pytest.mark.parametrize("stage", LIVE)
 def test_a_fault_in_the_live_model_withdraws_the_seed(grower: Grower, stage: Stage) -> None:
     """From every live stage, measured or not; the output is the bare host's."""
@@ -357,6 +395,25 @@ def test_seeds_of_an_earlier_run_are_host(grower: Grower) -> None:
     grower.to(Stage.GRAFTING, "body/1")
     assert list(later.live_seeds()) == ["body/1"]
     assert bits(grower.model(X)) == y
+
+
+def test_a_copy_that_the_model_keeps_of_itself_is_host(grower: Grower) -> None:
+    """Its parameters count as grown; what is listed and taken out is the live seed alone."""
+    grower.to(Stage.GRAFTING)
+    size, live = grower.executor.grown_parameters(), grower.held()
+    copied = copy.deepcopy(grower.model)
+    members = dict(grower.model._modules)
+    grower.model._modules.clear()  # the copy comes first
+    grower.model._modules.update(best=copied, **members)
+    assert grower.executor.grown_parameters() == 2 * size
+    (seed,) = grower.executor.live_seeds().values()
+    assert (seed.site, seed.parameters) == ("body", tuple(live.parameters()))
+    every_seed(copied)[0].seed.fail("it broke")
+    assert grower.executor.withdraw_faulted(grower.epoch, 1) == []
+    grower.apply(cull())
+    assert grower.executor.live_seeds() == {}
+    assert grower.executor.withdraw_faulted(grower.epoch, 1) == []
+    assert [held.site for held in every_seed(grower.model)] == ["best.body"]
 
 
 def test_after_step_costs_nothing_once_the_ramp_is_over(grower: Grower) -> None:

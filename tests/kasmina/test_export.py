@@ -55,7 +55,9 @@ def awake(model: nn.Module) -> nn.Module:
 
 def esper_modules(model: nn.Module) -> list[str]:
     kinds = {type(module) for module in model.modules()}
-    return [k.__name__ for k in kinds if {"kasmina.slot"} & {b.__module__ for b in k.__mro__}]
+    return [
+        k.__name__ for k in kinds if any(b.__module__.startswith("kasmina.") for b in k.__mro__)
+    ]
 
 
 @every_host
@@ -70,6 +72,7 @@ def test_an_export_has_the_very_outputs(host: Host, alpha: float, training: bool
     before = everything(model)
     plain = export(model)
     assert everything(model) == before
+    assert esper_modules(model)
     assert esper_modules(plain) == []
     assert attached_seeds(plain) == {}
     for grad in (True, False):
@@ -117,6 +120,17 @@ def test_nested_sites_and_a_sequential_with_a_layer_for_its_end() -> None:
     tower.eval()
     assert bits(export(tower)(x)) == bits(tower(x))
     assert len(export(tower)[1]) == 2
+
+
+def test_a_copy_that_the_model_keeps_of_itself_is_exported_too() -> None:
+    """Its seeds have the names of those that it was copied from."""
+    x = HOSTS["resnet"].example()
+    net = awake(ResNet()).eval()
+    for site in ("stem", "blocks.0"):
+        grow(net, site, x, alpha=0.5)
+    plain = export(nn.ModuleDict({"net": net, "best": copy.deepcopy(net)}))
+    assert esper_modules(plain) == []
+    assert [bits(plain[name](x)) for name in ("net", "best")] == [bits(net(x))] * 2
 
 
 class SharedActivation(nn.Module):

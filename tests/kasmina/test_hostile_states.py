@@ -85,16 +85,16 @@ def refused(path: Path, state: dict[str, Tensor], host: nn.Module | None = None)
     return str(caught.value)
 
 
-def loads_or_is_refused(path: Path, state: dict[str, Tensor]) -> None:
+def what_comes_of(path: Path, state: dict[str, Tensor]) -> str:
+    """In one word what loading a state does to a model that has seeds already."""
     safetensors.torch.save_file(state, path)
     model = held_host()
     before = picture(model)
     try:
         load(model, path)
     except CheckpointError:
-        assert picture(model) == before
-    else:
-        model(X)
+        return "refused" if picture(model) == before else "half loaded"
+    return "loaded" if model(X).shape == (len(X), 4) else "broken"
 
 
 def places(values: Any) -> Iterator[tuple[Any, ...]]:
@@ -149,7 +149,7 @@ def test_any_value_at_any_place_loads_or_is_refused(
         bad = dropped(good, way)
     else:
         bad = put(good, way, data.draw(json_values))
-    loads_or_is_refused(file, {**seeds, name: packed(bad)})
+    assert what_comes_of(file, {**seeds, name: packed(bad)}) in ("loaded", "refused")
 
 
 @settings(max_examples=40, deadline=None)
@@ -170,7 +170,7 @@ def test_any_bytes_as_extra_state_load_or_are_refused(
     """As the bytes of a row or a matrix, or as numbers of another dtype."""
     row = torch.tensor(list(content), dtype=torch.uint8)
     value = (row if rows is None else row.reshape(rows, -1 if content else 0)).to(dtype)
-    loads_or_is_refused(file, {**seeds, name: value})
+    assert what_comes_of(file, {**seeds, name: value}) in ("loaded", "refused")
 
 
 SHAPE = ("shape",)

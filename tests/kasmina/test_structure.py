@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kasmina import detach, grow_on_load, load, save_seeds
+from kasmina import detach, grow_on_load, load, register, save_seeds
+from kasmina.blueprints import Factory, catalogue
 from kasmina.slots.slot import attached_seeds
 from kasmina.stored_seeds import described_seeds
 from kasmina.structure import MODEL_FILE, match_structure
 from leyline import BlueprintError, CheckpointError, EsperError, SiteError
-from tests.kasmina.growing import bits, everything, grow, state_bits
+from tests.kasmina.growing import bits, everything, grow, state_bits, wake
 from tests.kasmina.hosts import HOSTS, Conv1dNet, Host, conv_net
 
 every_host = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
@@ -181,6 +183,101 @@ def test_seeds_alone_may_have_a_prefix_and_must_be_whole(tmp_path: Path) -> None
     save_seeds(model, file)
     with pytest.raises(CheckpointError, match="which Conv1dNet does not have"):
         load(Conv1dNet(), file)
+
+
+def test_a_load_that_is_broken_off_changes_nothing(tmp_path: Path) -> None:
+    """Ctrl-C while the last weights are written is no CheckpointError; seeds and weights are those
+    of before."""
+    file = safetensors_file(grown_conv_net(), tmp_path)
+    model = conv_net()
+    seed = grow(model, "head", X, alpha=0.7, number=3)
+    before = everything(model)
+
+    def break_off(module: nn.Module, keys: object) -> None:
+        assert list(attached_seeds(model)) != ["head/3"]
+        raise KeyboardInterrupt
+
+    model.head.register_load_state_dict_post_hook(break_off)
+    with pytest.raises(KeyboardInterrupt):
+        load(model, file)
+    assert everything(model) == before
+    assert attached_seeds(model)["head/3"].seed is seed
+
+
+class Sealed(nn.Linear):
+    """Allows no subclass, as some compiled classes do not."""
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError("Sealed is final")
+
+
+def test_a_site_that_refuses_its_seed_at_the_last_moment_changes_nothing() -> None:
+    """Seeds that were moved before it are at their places again."""
+    model, other = conv_net(), conv_net()
+    for site in ("stem", "head"):
+        grow(model, site, X, alpha=0.5)
+    other.head = Sealed(8, 4)
+    grow(other, "stem", X, alpha=0.7, number=4)
+    before = everything(other)
+    with pytest.raises(SiteError, match=r"'head' cannot carry a seed.*Sealed is final"):
+        match_structure(other, model.state_dict())
+    assert everything(other) == before
+
+
+@pytest.fixture
+def own_blueprint() -> Iterator[Callable[[Factory], None]]:
+    """Registers a blueprint "own" for the length of a test."""
+    held = dict(catalogue.by_name)
+    yield partial(register, "own")
+    catalogue._blueprints.clear()
+    catalogue._blueprints.update(held)
+
+
+def grown_of_own(number: int = 1) -> nn.Module:
+    """Seeds of the blueprint "own", with weights of their own."""
+    model = conv_net()
+    for n in range(number):
+        grow(model, "head", X, alpha=0.5, number=n, body=wake(nn.Linear(4, 4), n)).blueprint = "own"
+    return model
+
+
+def test_a_factory_that_returns_one_module_again_and_again(
+    own_blueprint: Callable[[Factory], None],
+) -> None:
+    """Each seed that is loaded has weights of its own all the same."""
+    only = nn.Linear(4, 4)
+    own_blueprint(lambda shape: only)
+    model, fresh = grown_of_own(2), conv_net()
+    grow_on_load(fresh)
+    fresh.load_state_dict(model.state_dict())
+    assert state_bits(fresh.state_dict()) == state_bits(model.state_dict())
+    assert bits(fresh(X)) == bits(model(X))
+
+
+def test_a_factory_that_changes_settings_is_refused_on_loading(
+    own_blueprint: Callable[[Factory], None],
+) -> None:
+    """By name, and they are put back, as at germination."""
+
+    def factory(shape: Any) -> nn.Module:
+        torch.set_default_dtype(torch.float64)
+        return nn.Linear(4, 4)
+
+    own_blueprint(factory)
+    model = conv_net()
+    with pytest.raises(CheckpointError, match=r"'head/0' .*'own' changes the default dtype"):
+        match_structure(model, grown_of_own().state_dict())
+    assert torch.get_default_dtype() is torch.float32
+    assert attached_seeds(model) == {}
+
+
+def test_a_predicate_that_fails_is_named_on_loading(
+    own_blueprint: Callable[..., None],
+) -> None:
+    """It is a user's code: an error of it is no crash."""
+    own_blueprint(lambda shape: nn.Linear(4, 4), accepts=lambda shape: shape[7] > 3)
+    with pytest.raises(CheckpointError, match=r"'head/0' .*IndexError: tuple index out of range"):
+        match_structure(conv_net(), grown_of_own().state_dict())
 
 
 def _other_class(model: nn.Module) -> nn.Module:

@@ -23,6 +23,7 @@ from leyline import (
     validate,
 )
 from leyline import refusal as refusal_of
+from tests.evidence import SATISFIED
 
 # The design's table, written out again: stage, in the forward pass, trained in the live host,
 # least epochs, leaves to.
@@ -54,14 +55,6 @@ GUARDED: dict[tuple[int, int], tuple[str, dict[str, object], dict[str, object] |
 
 PAIRS = [(was, asked) for was in Stage for asked in Stage]
 EDGES = [(was, asked) for was, asked in PAIRS if asked in DESIGN[was][4]]
-MEASURED = Evidence(
-    epochs_in_stage=1,
-    blueprint_proven=True,
-    trial_settled=True,
-    alpha=1.0,
-    counterfactual_gain=0.1,
-    embargo_epochs_left=0,
-)
 
 
 def named(pair: object) -> str:
@@ -91,7 +84,7 @@ def test_every_pair(pair: tuple[Stage, Stage]) -> None:
     """With everything measured, exactly the design's 19 of 121 transitions are allowed."""
     was, asked = pair
     allowed = asked in DESIGN[was][4]
-    assert (refusal_of(was, asked, MEASURED) is None) is allowed
+    assert (refusal_of(was, asked, SATISFIED) is None) is allowed
     assert (asked in TRANSITIONS[was]) is allowed
     assert (asked in LIFECYCLE[was].leaves_to) is allowed
 
@@ -120,7 +113,7 @@ def test_every_life_can_end() -> None:
 def test_minimum_stay(pair: tuple[Stage, Stage]) -> None:
     """A seed that has not stayed its epochs may not go on; a withdrawal never waits."""
     was, asked = pair
-    at_once = msgspec.structs.replace(MEASURED, epochs_in_stage=0)
+    at_once = msgspec.structs.replace(SATISFIED, epochs_in_stage=0)
     reason = refusal_of(was, asked, at_once)
     if DESIGN[was][3] == 0 or asked in WITHDRAWALS:
         assert reason is None
@@ -218,7 +211,7 @@ def test_sources_are_the_edges() -> None:
 def test_an_illegal_request_names_everything() -> None:
     """A refusal names the seed, its stage, what was asked, and all that is allowed."""
     with pytest.raises(LifecycleError) as caught:
-        validate("conv1/0", Stage.TRAINING, Stage.FOSSILIZED, MEASURED)
+        validate("conv1/0", Stage.TRAINING, Stage.FOSSILIZED, SATISFIED)
     assert caught.value.asked == "FOSSILIZED"
     assert caught.value.allowed == ("GRAFTING", "CULLED", "CANCELLED")
     assert str(caught.value) == (
@@ -231,7 +224,7 @@ def test_a_fossil_is_permanent() -> None:
     """Nothing can be asked of a fossil, and the refusal says that it is an end."""
     for asked in Stage:
         with pytest.raises(LifecycleError, match="FOSSILIZED leaves to nothing: it is an end"):
-            validate("a/0", Stage.FOSSILIZED, asked, MEASURED)
+            validate("a/0", Stage.FOSSILIZED, asked, SATISFIED)
 
 
 MAY_PASS: dict[str, Callable[[Evidence], bool]] = {

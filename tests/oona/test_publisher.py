@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -119,3 +120,26 @@ def test_a_server_that_is_away_moves_no_stream_of_the_run(outbox: Outbox) -> Non
     publisher.stop(5.0)
     assert bodies(transport) == [b"x"]
     assert random.getstate() == before
+
+
+def test_its_breaker_is_open_from_the_third_failure_in_a_row_until_something_is_delivered(
+    outbox: Outbox,
+) -> None:
+    """Two failures leave it closed, a third opens it, and a delivery closes it."""
+    states: list[str] = []
+    is_built = threading.Event()
+
+    class Watched(FaultyTransport):
+        def append(self, entries: Sequence[Entry]) -> list[str | None]:
+            assert is_built.wait(10.0)
+            states.append(publisher.breaker)
+            return super().append(entries)
+
+    assert outbox.append(Priority.REPORT, "Fault", b"one")
+    transport = Watched(*[ServerError("gone")] * 4)
+    publisher = Publisher(outbox, transport)
+    is_built.set()
+    assert publisher.flush(10.0)
+    publisher.stop(5.0)
+    assert states == ["closed", "closed", "closed", "open", "open"]
+    assert publisher.breaker == "closed"

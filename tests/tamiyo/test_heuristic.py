@@ -170,7 +170,15 @@ def test_every_fitting_candidate_races() -> None:
     assert planted(decision) == list(CANDIDATES)
     seeds = [command.seed for command in decision.commands]
     assert seeds[:4] == ["block1/0", "block1/1", "block1/2", "block2/0"]
-    assert "race 1: 9 candidates of 3 kinds at 3 sites, 1,000 parameters left" in decision.cause
+    assert decision.cause == (
+        "warm-up is over; race 1, 3 kinds of blueprint, 1,000 parameters left to add"
+    )
+
+
+def test_a_race_of_one_kind_is_said_in_the_singular() -> None:
+    """One blueprint at two sites is one kind."""
+    decision = decide(candidates=[("block1", "conv"), ("block2", "conv")])
+    assert "race 1, 1 kind of blueprint," in decision.cause
 
 
 def test_occupied_places_are_passed_over() -> None:

@@ -49,11 +49,11 @@ from tests.tolaria.plain_loops import (
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria import BoundaryReport, Orchestrator, resume
 from tolaria.batch_source import GivenBatches
-from tolaria.boundary import StageTimer
 from tolaria.config import load_config
 from tolaria.disk.journal import read
-from tolaria.learning_rate import SEED_KEY
+from tolaria.rates.groups import SEED_KEY
 from tolaria.session import Session
+from tolaria.stage_timer import StageTimer
 
 NUM_HELD = 10
 
@@ -297,7 +297,7 @@ def test_three_faults_in_a_row_open_the_breaker_for_ten_boundaries(
         assert calls == [1, 2, 3]
         assert len(faults(events)) == 3
         assert all("growth holds" in report.decision.cause for report in reports[3:])
-        assert all(report.total_ms == 0.0 for report in reports[3:])
+        assert all(report.decide_ms < 1.0 for report in reports[3:])
         run(model, optimizer, esper, 1 + NUM_HELD)
         assert calls == [1, 2, 3, 14]
         assert len(faults(events)) == 4

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from leyline import ConfigError
 from tolaria.config import EsperConfig, load_config
+from tolaria.rollout import resolve
 
 FIELDS = tuple(field.name for field in msgspec.structs.fields(EsperConfig))
 SOURCES = ("file", "environment", "override")
@@ -90,6 +91,31 @@ def test_a_variable_that_does_not_fit_is_named() -> None:
         load_config(None, None, {"ESPER_RNG_SEED": "many"})
 
 
+def test_a_variable_that_should_be_a_list_is_shown_as_one() -> None:
+    """The cure is what may be written."""
+    with pytest.raises(ConfigError, match=r"ESPER_BLUEPRINTS is 'conv'.*; give a list: \[.conv.\]"):
+        load_config(None, None, {"ESPER_BLUEPRINTS": "conv"})
+    found = load_config(None, None, {"ESPER_BLUEPRINTS": '["conv"]'})
+    assert found.blueprints == ("conv",)
+
+
+def test_a_variable_that_is_no_setting_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the one that was meant, if one is like it; it is no error, and a finished config asks
+    for no variables."""
+    monkeypatch.setenv("ESPER_PARAM_BUGET", "3")
+    monkeypatch.setenv("ESPER_HOME", "elsewhere")
+    monkeypatch.setenv("ESPER_RNG_SEED", "3")
+    resolve(resolve(None, {})[0], {})
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "environment variable ESPER_HOME is no setting and changes nothing",
+        "environment variable ESPER_PARAM_BUGET is no setting and changes nothing; "
+        "did you mean ESPER_PARAM_BUDGET?",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -133,6 +159,9 @@ def test_without_a_likeness_all_settings_are_listed() -> None:
         ("trial_keep", 0, "at least 1"),
         ("max_candidates", -1, "at least 1"),
         ("keep_checkpoints", 0, "at least 1"),
+        ("max_checkpoints_size_bytes", 0, "at least 1"),
+        ("keep_archived", -1, "0 or more"),
+        ("monitor_mode", "best", "one of auto, min, max"),
         ("num_epochs", 0, "at least 1"),
         ("max_kept_batches", 0, "at least 1"),
         ("max_kept_size_bytes", 0, "at least 1"),
@@ -142,7 +171,7 @@ def test_without_a_likeness_all_settings_are_listed() -> None:
         ("max_shared_size_bytes", -1, "0 or more"),
         ("rollout_percentage", 101, "0 to 100"),
         ("grafting", "sudden", "linear, drift_controlled, momentum, adaptive, stability"),
-        ("blueprints", "conv", "array"),
+        ("blueprints", "conv", "give a list: ['conv']"),
         ("param_budget", -1, "0 or more"),
         ("trial_steps", [], "rising"),
         ("trial_steps", [0, 5], "rising"),

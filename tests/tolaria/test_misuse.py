@@ -41,7 +41,7 @@ def state_of(esper: Orchestrator) -> tuple[Any, ...]:
     return (
         esper.epoch,
         esper.step,
-        esper.recovery.snapshot.epoch,
+        esper.recovery.newest.epoch,
         esper.report(),
         table.rows().tobytes(),
         {name: table.history(name) for name in table.names},

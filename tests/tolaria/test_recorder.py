@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from leyline import Decision, EpochMetrics, Event, Fault, Germinate, StepMetrics
+from leyline import Decision, EpochMetrics, Event, Fault, Germinate, RunError, StepMetrics
 from leyline.limits import MESSAGE_SIZE_BYTES
 from oona import Bus
 from tests.tolaria.show.events import a_run
 from tolaria.disk.journal import read
 from tolaria.recorder import Recorder
+from tolaria.replay import Replay
 
 
 @pytest.fixture
@@ -58,26 +59,46 @@ def test_the_view_can_be_rebuilt_from_the_journal(tmp_path: Path, bus: Bus) -> N
         if not isinstance(event, StepMetrics):
             recorder.record(event)
     told = recorder.view.to_dict()
-    assert recorder.rewind(recorder.position, 30) == frozenset()
+    assert recorder.rewind(recorder.position) == Replay(last_epoch=30)
     assert recorder.view.to_dict() == told
     recorder.close()
 
 
-def test_rewinding_forgets_what_followed_and_tells_where_decisions_were_late(
+def test_rewinding_forgets_what_followed_but_not_what_time_or_chance_decided(
     tmp_path: Path, bus: Bus
 ) -> None:
-    """Journal and view end at the checkpoint; only late decisions after it are told."""
+    """Journal and view end at the checkpoint. Late decisions and boundaries that did not count are
+    told, also to a second resume, which finds no trace of them in the journal any more."""
     recorder = _recorder(tmp_path, bus)
     recorder.record(_decision(1, late=True))
     recorder.record(_decision(2))
     position = recorder.position
     for epoch in (3, 4, 5):
         recorder.record(_decision(epoch, late=epoch != 4))
-    assert recorder.rewind(position, 2) == {3, 5}
+    recorder.record(Decision(epoch=6, policy="hold", cause="", undone="apply"))
+    told = Replay(late=(1, 3, 5), undone={6: "apply"}, last_epoch=6)
+    assert recorder.rewind(position) == told
     assert [decision.epoch for decision in recorder.view.decisions] == [1, 2]
     recorder.record(_decision(3))
     assert [e.epoch for e in read(tmp_path / "journal.bin") if isinstance(e, Decision)] == [1, 2, 3]
+    recorder.record(_decision(4, late=True))
     recorder.close()
+    again = _recorder(tmp_path, bus)
+    told = Replay(late=(1, 3, 4, 5), undone={6: "apply"}, last_epoch=6)
+    assert again.rewind(position) == told
+    again.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"late": "all"}', b"\xff"])
+def test_a_damaged_replay_is_refused_by_name(content: bytes, tmp_path: Path, bus: Bus) -> None:
+    """A resume that cannot know where the run held says so, and leaves the journal as it is."""
+    recorder = _recorder(tmp_path, bus)
+    recorder.record(_decision(1))
+    (tmp_path / "replay.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"replay.json is damaged"):
+        recorder.rewind(0)
+    recorder.close()
+    assert len(list(read(tmp_path / "journal.bin"))) == 1
 
 
 def test_an_event_that_the_journal_refuses_reaches_all_others(tmp_path: Path, bus: Bus) -> None:

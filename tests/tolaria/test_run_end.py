@@ -90,7 +90,7 @@ def test_every_boundary_of_a_hand_written_loop_ends_with_a_checkpoint(tmp_path: 
             assert report.outside_ms["checkpoint"] > 0.0
             loaded = kasmina.load(make_host(7), newest)
             assert_same(copy_of(loaded), copy_of(model))
-        assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
+        assert len(list((tmp_path / "run" / "checkpoints" / "active").iterdir())) == 2
     assert all("checkpoint" in b["outside_ms"] for b in esper.report()["boundaries"])
 
 
@@ -101,7 +101,7 @@ def test_checkpoint_false_writes_none(tmp_path: Path) -> None:
     with attach(model, optimizer, tmp_path / "run", policy="hold") as esper:
         (report,) = run(model, optimizer, esper, 1)
     assert "checkpoint" not in report.outside_ms
-    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    assert list((tmp_path / "run" / "checkpoints" / "active").iterdir()) == []
 
 
 def test_a_checkpoint_that_cannot_be_written_is_a_fault_and_training_goes_on(

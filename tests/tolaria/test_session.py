@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_a_session_that_cannot_be_opened_lets_go_of_all_it_had(tmp_path: Path) -
     assert _is_free(tmp_path / "run")
 
     (tmp_path / "run" / "journal.bin").write_bytes(b"")
-    (tmp_path / "run" / "checkpoints").rmdir()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     (tmp_path / "run" / "checkpoints").write_bytes(b"")
     with pytest.raises(CheckpointError):
         Session.open(_config(tmp_path / "run"), resume=True)

@@ -64,7 +64,7 @@ def test_a_resumed_fit_keeps_the_sites_that_a_function_chose(tmp_path: Path) -> 
 
     options = {"schedule": PLANT, "veto": False, "checkpoint": True}
     fit(MLP, [esper(tmp_path / "first", sites=first_only, **options)], max_epochs=2)
-    newest = sorted((tmp_path / "first" / "checkpoints").iterdir())[-1]
+    newest = sorted((tmp_path / "first" / "checkpoints" / "active").iterdir())[-1]
     again = esper(tmp_path / "second", sites=lambda sites: [], **options)
     fit(MLP, [again], max_epochs=4, ckpt_path=newest)
     assert answers == [["net", SITE, "head"]]

@@ -24,7 +24,9 @@ def esper() -> None:
 @click.option("--data-dir", metavar="DIR", help="Where a data set that is not shipped lies.")
 @click.option("--epochs", type=int, metavar="N", help="Epochs to train.")
 @click.option("--threads", type=int, metavar="N", help="Threads for torch (small sets: 1).")
-@click.option("--rng-seed", type=int, metavar="N", help="Seed of every random choice (default 0).")
+@click.option(
+    "--rng-seed", type=int, metavar="N", help="Seed of all randomness, 0 to 2**63 - 1 (default 0)."
+)
 @click.option(
     "--run-dir", metavar="DIR", help="Directory of the run (default: a dated one in runs/)."
 )
@@ -33,7 +35,11 @@ def esper() -> None:
 )
 @click.option("--policy", metavar="NAME", help="heuristic (default), schedule or hold.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run (default: the newest).")
-@click.option("--compare", is_flag=True, help="Also train the host alone: same epochs, same FLOPs.")
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Then train the host alone: same epochs, same FLOPs (as much work again).",
+)
 def train(target: str | None, **options: Any) -> None:
     """Train and grow a network. Without arguments: the handwritten digits, in under a minute."""
     from tolaria.commands.train import run_command
@@ -44,7 +50,7 @@ def train(target: str | None, **options: Any) -> None:
 @esper.command()
 @click.argument("run", metavar="RUN|URL")
 def watch(run: str) -> None:
-    """Follow a live run through its bus, from a run directory or a bus URL."""
+    """Follow a live run through its bus, or see again one that has ended."""
     from tolaria.commands.watch import watch_run
 
     watch_run(run)
@@ -84,3 +90,22 @@ def report(run: Path) -> None:
     from tolaria.commands.inspection import write_report
 
     write_report(run)
+
+
+@esper.command()
+@_RUN
+def verify(run: Path) -> None:
+    """Check every digest and structure that a run has on disk; exit code 1 if something is bad."""
+    from tolaria.commands.verify import verify_run
+
+    verify_run(run)
+
+
+@esper.command()
+@_RUN
+@click.option("--to", "step", required=True, type=int, metavar="STEP", help="Checkpoint's step.")
+def rollback(run: Path, *, step: int) -> None:
+    """Have the next resume go on from an earlier checkpoint; later ones are set aside."""
+    from tolaria.commands.rollback import roll_back_run
+
+    roll_back_run(run, step)

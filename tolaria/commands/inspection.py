@@ -12,11 +12,16 @@ from rich.console import Console
 
 import leyline
 import oona
-from tolaria.commands.runs import read_view
+from leyline import Stage
+from tolaria.commands.history import read_view
 from tolaria.disk.run import RunDirectory
+from tolaria.disk.usage import disk_use, disk_words
 from tolaria.show import report
+from tolaria.show.health import health_lines
+from tolaria.show.phrases import clean, counted, life_words
 from tolaria.show.sites import sites_lines
-from tolaria.show.summary import decisions_table, seeds_table
+from tolaria.show.summary import decisions_table, seeds_table, title
+from tolaria.show.view import RunView
 
 
 def inspect_run(path: Path, *, as_json: bool) -> None:
@@ -27,36 +32,81 @@ def inspect_run(path: Path, *, as_json: bool) -> None:
     if as_json:
         content = view.to_dict()
         content["run_id"] = run.run_id
+        content["disk_size_bytes"] = disk_use(run.path)
         content["bus"] = {
             name: getattr(ledger, name) for name in ("offered", "delivered", "dropped", "queued")
         }
         sys.stdout.write(json.dumps(msgspec.to_builtins(content), indent=2) + "\n")
         return
     console = Console(highlight=False)
-    console.print(seeds_table(view))
+    console.print(title(view))
     console.print()
-    console.print(decisions_table(view))
+    _say_seeds(console, view)
+    console.print()
+    if view.decisions:
+        console.print(decisions_table(view))
+    else:
+        console.print("no decision was made" + ("" if view.epochs else ": no epoch has ended"))
+    if lines := fault_lines(view):
+        console.print("\n" + "\n".join(lines), markup=False, soft_wrap=True)
     if view.sites is not None:
         console.print("\n" + "\n".join(sites_lines(view.sites)), markup=False, soft_wrap=True)
     if view.lifecycle is not None:
         console.print(f"\n{lifecycle_line(view.lifecycle)}")
+    if lines := health_lines(view):
+        console.print("\n" + "\n".join(lines), markup=False, soft_wrap=True)
+    if view.learning_rates is not None:
+        console.print(rates_line(view.learning_rates), markup=False)
     console.print(
         f"\nbus: {ledger.offered} offered = {ledger.delivered} delivered + "
         f"{ledger.dropped} dropped + {ledger.queued} queued"
     )
+    console.print(f"on disk: {disk_words(run.path)}", soft_wrap=True)
+
+
+def _say_seeds(console: Console, view: RunView) -> None:
+    """The seeds that touched the network, how to read their names, and how many others there were.
+
+    A candidate that only raced has its score with the decision that ended the race.
+    """
+    shown = [life for life in view.seeds if life.touched_host or life.stage != Stage.CANCELLED]
+    num_cancelled = len(view.seeds) - len(shown)
+    rest = f"{counted(num_cancelled, 'candidate')} cancelled before touching the network"
+    if shown:
+        console.print(seeds_table(view))
+        rest = "; ".join([life_words(shown), *([rest] if num_cancelled else [])])
+    elif not num_cancelled:
+        rest = "no seed was planted"
+    console.print(rest, style="dim", markup=False, soft_wrap=True)
+
+
+def fault_lines(view: RunView) -> list[str]:
+    """What failed and what was done about it, one line each."""
+    return [
+        f"fault at step {fault.step} in {clean(fault.where)}: {clean(fault.what)} -> "
+        f"{clean(fault.action)}"
+        for fault in view.faults
+    ]
 
 
 def lifecycle_line(metrics: leyline.LifecycleMetrics) -> str:
-    """The last boundary's lifecycle metrics in one line."""
+    """The last boundary's lifecycle metrics in one line; what did not happen there is left out."""
     stages = ", ".join(f"{num} {name}" for name, num in metrics.stages.items()) or "no seeds"
-    alpha = (
-        "" if math.isnan(metrics.mean_alpha) else f", grafting at alpha {metrics.mean_alpha:.2f}"
-    )
-    return (
-        f"seeds after epoch {metrics.epoch}: {stages}{alpha}; {metrics.transitions} transitions, "
-        f"{metrics.faults} faults, {metrics.refusals} refusals; "
-        f"{metrics.seed_checkpoints} seed checkpoints so far"
-    )
+    if not math.isnan(metrics.mean_alpha):
+        stages += f", grafting at alpha {metrics.mean_alpha:.2f}"
+    nouns = ("transition", "fault", "refusal")
+    counts = (metrics.transitions, metrics.faults, metrics.refusals)
+    happened = [counted(num, noun) for num, noun in zip(counts, nouns, strict=True) if num]
+    parts = [f"seeds after epoch {metrics.epoch}: {stages}"]
+    parts += [f"{', '.join(happened)} at that boundary"] if happened else []
+    return "; ".join([*parts, f"{counted(metrics.seed_checkpoints, 'seed checkpoint')} so far"])
+
+
+def rates_line(rates: leyline.LearningRates) -> str:
+    """The learning rates after the last boundary in one line."""
+    seeds = "".join(f", {clean(seed)} {rate:g}" for seed, rate in rates.seeds.items())
+    host = " ".join(f"{rate:g}" for rate in rates.host)
+    return f"learning rates after epoch {rates.epoch}: host {host}{seeds}"
 
 
 def write_report(path: Path) -> None:

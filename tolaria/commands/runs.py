@@ -1,4 +1,4 @@
-"""Reading a run directory from another process: its spec, its history, its newest checkpoint."""
+"""Reading a run directory from another process: its spec, its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import msgspec
 
 from leyline import CheckpointError, RunError
 from tolaria.commands.spec import TrainSpec
-from tolaria.disk.checkpoint import CheckpointStore
 from tolaria.disk.files import write_atomic
-from tolaria.disk.journal import read
 from tolaria.disk.run import RunDirectory
-from tolaria.show.view import RunView
+from tolaria.disk.store import CheckpointStore
 
 SPEC_FILE: Final = "spec.json"
 
@@ -47,15 +45,6 @@ def read_stored_spec(run_dir: Path) -> StoredSpec:
         return msgspec.json.decode(path.read_bytes(), type=StoredSpec)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
-
-
-def read_view(run: RunDirectory) -> RunView:
-    """A run's history, folded."""
-    view = RunView()
-    if run.journal.is_file():
-        for event in read(run.journal):
-            view.apply(event)
-    return view
 
 
 def newest_checkpoint(run: RunDirectory) -> Path:

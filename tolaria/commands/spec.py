@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import msgspec
 from kasmina import isolated_rng
 from leyline import ConfigError, EsperError
 from tolaria import data as built_in
-from tolaria.config import EsperConfig, load_config, read_toml
+from tolaria.config import EsperConfig, check_names, load_config, read_toml
 
 _DEFAULT_SET: Final = "digits"
 _SMALL_SETS: Final = ("digits", "mnist1d")
@@ -62,11 +63,24 @@ def read_spec(path: Path) -> TrainSpec:
     Raises:
         ConfigError: missing, not TOML, an unknown key or a wrong type.
     """
+    content = read_toml(path)
+    known = TrainSpec.__struct_fields__
+    for name in content:
+        if name in EsperConfig.__struct_fields__:
+            raise ConfigError(
+                f"{path}: {name} is a setting of growth; write it under [esper], below all keys of "
+                "the top level"
+            )
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}? Known are" if close else "known are"
+            raise ConfigError(f"{path}: there is no key {name!r}; {hint} {', '.join(known)}")
     try:
-        return msgspec.convert(read_toml(path), TrainSpec)
+        spec = msgspec.convert(content, TrainSpec)
     except msgspec.ValidationError as error:
-        known = ", ".join(field.name for field in msgspec.structs.fields(TrainSpec))
-        raise ConfigError(f"{path}: {error}; top-level keys are {known}") from error
+        raise ConfigError(f"{path}: {error}") from error
+    check_names(spec.esper, f"{path}, [esper]")
+    return spec
 
 
 def build(

@@ -15,11 +15,12 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from rich.console import Console
 
 from leyline import ConfigError, Event, RunStarted
-from tolaria.commands.compare import compare
+from tolaria.commands.compare import ANNOUNCEMENT, compare
 from tolaria.commands.resuming import ResumePoint, find
 from tolaria.commands.runs import StoredSpec, store_spec
 from tolaria.commands.spec import TrainSpec, build, read_spec
 from tolaria.config import EsperConfig
+from tolaria.environment import warn_of_unknown
 from tolaria.lightning.callback import EsperCallback
 from tolaria.show.summary import summarise
 from tolaria.show.terminal import Terminal
@@ -55,6 +56,7 @@ def run_command(
     spec = _spec_of(target, stated)
     settings = {"rng_seed": rng_seed, "run_dir": run_dir, "telemetry": telemetry, "policy": policy}
     settings = {name: value for name, value in settings.items() if value is not None}
+    warn_of_unknown(None, EsperConfig)
     config = spec.config(settings)
     point = ResumePoint(None, None, spec, config.rng_seed)
     if resume:
@@ -100,11 +102,8 @@ def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compare
     if threads is not None:
         torch.set_num_threads(threads)
     module, data, num_epochs = build(spec, config.rng_seed)
-    if compared and not _has_test(module, data):
-        raise ConfigError(
-            "--compare needs a test split that no decision has seen: give the model a test_step "
-            "and the data a test_dataloader"
-        )
+    if compared:
+        _announce_compare(console, module, data)
     callback = EsperCallback(config)
     callback.resume_run, callback.close_after_fit = point.run_dir is not None, False
 
@@ -150,6 +149,17 @@ def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compare
         console.print(f"bus: {waiting}: {statistics.state}", soft_wrap=True)
     if compared:
         compare(console, spec, config, orchestrator, num_epochs, tested)
+
+
+def _announce_compare(
+    console: Console, module: pl.LightningModule, data: pl.LightningDataModule
+) -> None:
+    if not _has_test(module, data):
+        raise ConfigError(
+            "--compare needs a test split that no decision has seen: give the model a test_step "
+            "and the data a test_dataloader"
+        )
+    console.print(ANNOUNCEMENT, soft_wrap=True)
 
 
 def _settings(config: EsperConfig) -> dict[str, Any]:

@@ -24,13 +24,13 @@ class FileOps:
         """Create one directory, which must not exist."""
         path.mkdir()
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Path, data: bytes | memoryview) -> None:
         """Create or empty a file and write all of its bytes; not durable before `fsync`."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         with open(descriptor, "wb", buffering=0) as file:
             self.append(file, data)
 
-    def append(self, file: io.FileIO, data: bytes) -> None:
+    def append(self, file: io.FileIO, data: bytes | memoryview) -> None:
         """Write all of the bytes at an unbuffered file's end."""
         view = memoryview(data)
         while view:

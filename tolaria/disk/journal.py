@@ -127,6 +127,20 @@ def read(path: Path) -> Iterator[Event]:
         raise RunError(f"{path} cannot be read: {reason(error)}") from error
 
 
+def ends(path: Path) -> Iterator[int]:
+    """Where each event of a journal ends, in bytes, oldest first.
+
+    Raises:
+        RunError: as `read`.
+    """
+    try:
+        with path.open("rb") as file:
+            for _, end in _records(file, path):
+                yield end
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {reason(error)}") from error
+
+
 def _end(path: Path, position: int | None) -> int:
     """Where the last whole record ends, or `position` once it is proven to be such a place."""
     end = 0

@@ -250,11 +250,12 @@ def _read_marker(path: Path) -> _Marker:
 
 
 def _runs_in(parent: Path) -> str:
-    """The newest runs in a directory, in words."""
-    try:
-        names = sorted(marker.parent.name for marker in parent.glob(f"*/{_MARKER}"))
-    except OSError:
-        names = []
-    if not names:
-        return f"there are no runs in {parent}"
-    return f"the runs in {parent} are: {', '.join(names[-_NUM_RUNS_SHOWN:])}"
+    """The newest runs in a directory, or where it has none in its runs/, in words."""
+    for place in (parent, parent / "runs"):
+        try:
+            names = sorted(marker.parent.name for marker in place.glob(f"*/{_MARKER}"))
+        except OSError:
+            names = []
+        if names:
+            return f"the runs in {place} are: {', '.join(names[-_NUM_RUNS_SHOWN:])}"
+    return f"there are no runs in {parent}"

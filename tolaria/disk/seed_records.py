@@ -149,13 +149,28 @@ def read_seed_records(path: Path) -> dict[str, SeedRecord]:
     Raises:
         CheckpointError: the file cannot be read or is not one of seed records.
     """
+    return {seed: record for seed, (record, _) in _newest(_read(path)).items()}
+
+
+def num_damaged_records(path: Path) -> int:
+    """Places for records that hold something which is none.
+
+    Raises:
+        CheckpointError: as `read_seed_records`.
+    """
+    memory = _read(path)
+    slots = [_slot(memory, at) for at in range(2, len(memory) // SLOT_SIZE_BYTES)]
+    return sum(any(slot) and _of(slot) is None for slot in slots)
+
+
+def _read(path: Path) -> memoryview:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"seed records {path} cannot be read: {reason(error)}") from error
     if content[: len(_HEADER)] != _HEADER:
         raise CheckpointError(f"{path} is not a file of seed records of this version")
-    return {seed: record for seed, (record, _) in _newest(memoryview(content)).items()}
+    return memoryview(content)
 
 
 def _newest(memory: memoryview) -> dict[str, tuple[SeedRecord, int]]:

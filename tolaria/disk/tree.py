@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 
 from leyline import CheckpointError
+from tolaria.disk.tensor_file import TYPES
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Tree = Any
@@ -29,13 +30,6 @@ _INTEGER_LIMIT: Final = 2**53  # integers beyond it are rounded by other readers
 _FACTORIES: Final[Mapping[str, Callable[[], Tree]]] = MappingProxyType(
     {factory.__name__: factory for factory in (dict, list, set, int, float, str)}
 )
-_STORED_AS_IS: Final = frozenset(
-    {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool}
-    | {torch.int64, torch.int32, torch.int16, torch.int8}
-    | {torch.uint64, torch.uint32, torch.uint16, torch.uint8}
-    | {torch.float8_e4m3fn, torch.float8_e5m2}
-)
-"""Types that every safetensors file can name; the others travel as bytes."""
 _ALLOWED: Final = (
     "allowed are None, bool, int, float, str, bytes, list, tuple, set, dict, OrderedDict, Counter, "
     "defaultdict, timedelta, torch.Size, torch.dtype and plain tensors: turn it into these where "
@@ -50,8 +44,9 @@ def pack(tree: Tree) -> tuple[Json, dict[str, torch.Tensor]]:
     once. The gradient, `requires_grad` and the class Parameter are not kept.
 
     Returns:
-        The skeleton, and the tensors by name: detached, contiguous and on the CPU. They may share
-        memory with the tree, so write them before it changes.
+        The skeleton, which shares nothing with the tree, and the tensors by name: detached, and of
+        types that every safetensors file can name. They may share memory with the tree, so copy
+        them before it changes.
 
     Raises:
         CheckpointError: the tree holds something else, named by its place; or is nested deeper
@@ -111,7 +106,10 @@ class _Packer:
         return _scalar(value, path)
 
     def _items(self, values: Iterable[Tree], path: str, depth: int) -> list[Json]:
-        return [self.node(value, f"{path}[{i}]", depth + 1) for i, value in enumerate(values)]
+        held = list(values)
+        if set(map(type, held)) == {int} and max(map(abs, held)) < _INTEGER_LIMIT:
+            return held  # the states of random generators have a thousand of them
+        return [self.node(value, f"{path}[{i}]", depth + 1) for i, value in enumerate(held)]
 
     def _pairs(self, mapping: Mapping[Tree, Tree], path: str, depth: int) -> list[Json]:
         dot = "." if path else ""
@@ -128,21 +126,21 @@ class _Packer:
                 f"{tensor.device}, which a checkpoint cannot hold: allowed are dense tensors that "
                 "have values and are not quantized"
             )
-        memory: Hashable = id(tensor)
-        if tensor.numel():
-            storage = tensor.untyped_storage().data_ptr()
-            memory = (storage, tensor.storage_offset(), tensor.shape, tensor.stride())
-        view = (memory, tensor.dtype, tensor.device, tensor.is_conj(), tensor.is_neg())
+        lazy = (tensor.is_conj(), tensor.is_neg())
+        memory: Hashable = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        view = (memory if tensor.numel() else id(tensor), tensor.dtype, tensor.device, lazy)
         name = self._names.get(view)
-        values = tensor.detach().resolve_conj().resolve_neg().cpu()
+        values = tensor.detach() if tensor.requires_grad else tensor
+        if any(lazy):
+            values = values.resolve_conj().resolve_neg()
         if name is None:
             name = self._names[view] = self._free_name(path)
-            plain = values.contiguous()
-            if plain.dtype not in _STORED_AS_IS:
-                plain = plain.reshape(-1).view(torch.uint8)
-            self.tensors[name] = plain
+            if values.dtype in TYPES:
+                self.tensors[name] = values
+            else:  # it travels as bytes
+                self.tensors[name] = values.contiguous().reshape(-1).view(torch.uint8)
         node: dict[str, Json] = {"name": name}
-        if values.dtype not in _STORED_AS_IS:
+        if values.dtype not in TYPES:
             node |= {"dtype": str(values.dtype)[len("torch.") :], "shape": list(values.shape)}
         if order := _memory_order(values):
             node["order"] = list(order)

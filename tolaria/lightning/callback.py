@@ -18,7 +18,11 @@ from tolaria.batch_source import KeptBatches
 from tolaria.config import EsperConfig
 from tolaria.disk.run import RunDirectory
 from tolaria.lightning.announce import announce
+from tolaria.lightning.averaging import Averages
 from tolaria.lightning.checkpoint_io import DirectoryCheckpointIO
+from tolaria.lightning.clipping import ClippedApart
+from tolaria.lightning.idle_hooks import IdleHooks
+from tolaria.lightning.step_boundaries import StepBoundaries
 from tolaria.lightning.task import LightningTask
 from tolaria.lightning.trainer import (
     forget_early_iterator,
@@ -28,6 +32,7 @@ from tolaria.lightning.trainer import (
     loss_of,
     refuse_unsupported,
     rewind_batches,
+    scaler_of,
     validates_nothing,
 )
 from tolaria.orchestrator import Orchestrator
@@ -67,7 +72,13 @@ class EsperCallback(pl.Callback):
         """Whether the run ends with the fit; else whoever drives the fit closes it."""
         self._source: KeptBatches | None = None
         self._pending: Mapping[str, Any] | None = None
+        self._averages: Averages | None = None
+        self._idle: IdleHooks | None = None
+        self._steps: StepBoundaries | None = None
         self._has_validated = False
+        self._may_lag = False
+        self._num_past = 0
+        """Epochs of this run that the trainer has not counted: those of another trainer's fit."""
         self._hooks: list[Any] = []
 
     def report(self) -> dict[str, Any]:
@@ -82,7 +93,8 @@ class EsperCallback(pl.Callback):
         """Refuse what cannot be grown yet; make loading a checkpoint grow the model to fit it."""
         if stage == "fit":
             refuse_unsupported(trainer)
-        self._hooks.append(grow_on_load(pl_module))
+        self._averages = Averages(trainer, pl_module)
+        self._hooks += [grow_on_load(pl_module), self._averages]
         strategy = trainer.strategy
         if not isinstance(strategy.checkpoint_io, DirectoryCheckpointIO):
             strategy.checkpoint_io = DirectoryCheckpointIO(strategy.checkpoint_io)
@@ -121,26 +133,42 @@ class EsperCallback(pl.Callback):
                 schedulers=[c.scheduler for c in trainer.lr_scheduler_configs],
                 num_epochs=config.num_epochs or last_epoch(trainer, first_epoch if again else 0),
             )
-            self.orchestrator.growth.search.site_filter = self._site_filter
-            session.recorder.listeners.extend([announce, *self.listeners])
+            self._join(trainer, self.orchestrator)
             self.orchestrator.epoch = first_epoch
             if state is not None:
                 resume.restore_growth(self.orchestrator, state, rng=not again)
                 forget_early_iterator(trainer)
             elif self.resume_run:
-                session.recorder.rewind(0, 0)  # nothing was saved: it all happens again
+                # Nothing was saved: it all happens again.
+                self.orchestrator.replay(session.recorder.rewind(0))
             self.orchestrator.start(resumed=state is not None)
-            if state is not None and state.get("within_epoch"):
+            saved = state or {}
+            now = trainer.current_epoch
+            self._num_past = first_epoch - now if again else saved.get("num_past", 0)
+            if saved.get("within_epoch"):
+                self._may_lag = config.boundary_every_steps is None
                 session.record(_not_exact(self.orchestrator))
         except BaseException:
             session.abandon()
             self.orchestrator = previous
             raise
 
+    def _join(self, trainer: pl.Trainer, orchestrator: Orchestrator) -> None:
+        """Bring a run and what a trainer has beside it together, for the length of the fit."""
+        orchestrator.growth.search.site_filter = self._site_filter
+        orchestrator.recovery.parts.scaler = scaler_of(trainer)
+        orchestrator.session.recorder.listeners.extend([announce, *self.listeners])
+        if self._averages is not None:
+            self._averages.start(orchestrator)
+        self._idle = IdleHooks(self)
+        self._hooks += [ClippedApart(trainer), self._idle]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the state to go back to: a resumed optimizer has its own only now."""
         if self.orchestrator is not None and not is_dry(trainer):
             self.orchestrator.recovery.take(self.orchestrator.epoch, self.orchestrator.step)
+            self._steps = StepBoundaries(trainer, self.orchestrator)
+            self._steps.plan(self.orchestrator.epoch)
 
     def _is_own_run(self, state: Mapping[str, Any] | None) -> bool:
         """Whether the run that saved a state is the one in the directory that was asked for."""
@@ -173,12 +201,16 @@ class EsperCallback(pl.Callback):
             return
         self._source.offer_train(batch)
         self.orchestrator.after_step(loss_of(outputs), batch)
+        if self._steps is not None and self._steps.is_due():
+            self.orchestrator.step_boundary()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A validation pass replaces the held-out batches of the one before."""
         if self._source is not None and is_fitting(trainer):
             self._source.begin_held_out()
             self._has_validated = True
+        if self._averages is not None:
+            self._averages.follow()
 
     def on_validation_batch_end(
         self,
@@ -201,6 +233,8 @@ class EsperCallback(pl.Callback):
         if self._source is not None and validates_nothing(trainer):
             self._source.never_validates()
         report = self.orchestrator.epoch_boundary(trainer.callback_metrics, whole=whole)
+        if self._averages is not None:
+            self._averages.follow()
         stages = self.orchestrator.executor.table.num_by_stage()
         logged: dict[str, float] = {f"esper/seeds_{n.lower()}": c for n, c in stages.items()}
         logged["esper/parameters"] = float(sum(p.numel() for p in pl_module.parameters()))
@@ -211,8 +245,17 @@ class EsperCallback(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Commit the epoch that has just ended: every scheduler and callback is done with it."""
-        if self.orchestrator is not None and not is_dry(trainer) and self.orchestrator.epoch > 0:
+        esper = self.orchestrator
+        lags = esper is not None and esper.epoch - self._num_past < trainer.current_epoch
+        if esper is not None and lags and self._may_lag:
+            # Saved after an epoch's last step: Lightning does not end that epoch again.
+            esper.epoch_boundary({}, whole=False)
+        self._may_lag = False
+        if esper is not None and not is_dry(trainer) and esper.epoch > 0:
             self._commit(trainer)
+        if self._idle is not None:
+            unneeded = not (self.config.grows and is_frozen(pl_module))
+            self._idle.rest("on_before_backward", idle=unneeded)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Commit the last epoch."""
@@ -256,7 +299,9 @@ class EsperCallback(pl.Callback):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        self._source = self._pending = None
+        if self._source is not None:
+            self._source.want(train=False, held_out=False)  # the batches of a run that has ended
+        self._source = self._pending = self._averages = self._idle = self._steps = None
 
     # --- checkpoints -------------------------------------------------------------------------
 
@@ -268,7 +313,8 @@ class EsperCallback(pl.Callback):
         return {
             **resume.growth_state(esper),
             "run": _identity(esper.session.run),
-            "within_epoch": esper.step > esper.recovery.snapshot.step,
+            "num_past": self._num_past,
+            "within_epoch": esper.step > esper.epoch_end_step,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

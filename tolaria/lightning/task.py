@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, NoReturn, cast
@@ -68,6 +69,11 @@ class InertOptimizer:
         return _silent
 
 
+def is_lightning_module(module: nn.Module) -> bool:
+    """Whether it is one of either Lightning: `pytorch_lightning` is a second copy of the code."""
+    return "LightningModule" in {kind.__name__ for kind in type(module).__mro__}
+
+
 def _silent(*args: Any, **kwargs: Any) -> None:
     """What a copy says goes nowhere."""
 
@@ -84,7 +90,8 @@ class LightningTask:
     """Copies of a LightningModule, and the loss that its training step returns."""
 
     def __init__(self, trainer: pl.Trainer, module: pl.LightningModule):
-        self._trainer = trainer
+        # Weak: an ended run must not keep its trainer, with loaders and loggers, in memory.
+        self._trainer: pl.Trainer = weakref.proxy(trainer)
         self._module = module
 
     def copy(self) -> nn.Module:
@@ -92,7 +99,7 @@ class LightningTask:
         copied = copy_module(self._module)
         trainer = ReadOnlyTrainer(self._trainer)
         for module in copied.modules():
-            if isinstance(module, pl.LightningModule):
+            if is_lightning_module(module):
                 module.__dict__["_trainer"] = trainer
                 module.__dict__.update(log=_silent, log_dict=_silent, print=_silent)
                 module.__dict__.update(

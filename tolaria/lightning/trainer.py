@@ -11,8 +11,7 @@ from torch import Tensor
 
 from leyline import ConfigError
 
-_AVERAGING: Final = frozenset({"StochasticWeightAveraging", "WeightAveraging"})
-"""Callbacks by the name of their class: not every Lightning has them all."""
+_STOCHASTIC: Final = "StochasticWeightAveraging"
 
 
 def is_dry(trainer: pl.Trainer) -> bool:
@@ -40,11 +39,16 @@ def loss_of(outputs: STEP_OUTPUT) -> Tensor | float | None:
     return loss if isinstance(loss, int | float) else None
 
 
+def scaler_of(trainer: pl.Trainer) -> Any:
+    """The gradient scaler of a run in 16-bit precision; None in any other."""
+    return getattr(trainer.precision_plugin, "scaler", None)
+
+
 def refuse_unsupported(trainer: pl.Trainer) -> None:
     """Refuse by name what cannot grow yet.
 
     Raises:
-        ConfigError: several processes, a strategy that splits the model, averaged weights.
+        ConfigError: several processes, a strategy that splits the model, stochastic averaging.
     """
     if trainer.world_size > 1:
         raise ConfigError(
@@ -55,10 +59,11 @@ def refuse_unsupported(trainer: pl.Trainer) -> None:
     if "FSDP" in name or "DeepSpeed" in name or "ModelParallel" in name:
         raise ConfigError(f"strategy {name} cannot grow yet; use the default strategy")
     for callback in getattr(trainer, "callbacks", ()):
-        if _AVERAGING & {kind.__name__ for kind in type(callback).__mro__}:
+        if _STOCHASTIC in {kind.__name__ for kind in type(callback).__mro__}:
             raise ConfigError(
-                f"{type(callback).__name__} averages parameters by position, which growth moves; "
-                "remove one of the two callbacks"
+                f"{type(callback).__name__} averages parameters by position, which growth moves, "
+                "and puts a scheduler of its own in the place of yours; use EMAWeightAveraging or "
+                "WeightAveraging, whose averages follow growth, or leave one of the two out"
             )
 
 

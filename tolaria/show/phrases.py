@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from leyline import Advance, Cull, Decision, Germinate, Stage
-from tolaria.show.lives import Gain
+from tolaria.show.lives import Gain, SeedLife
 
 _NUM_NAMES: Final = 3
 """Seeds that one phrase names; more are counted."""
@@ -87,6 +87,23 @@ def growth(host: int, now: int) -> str:
 def counted(num: int, noun: str) -> str:
     """A count with its noun, which takes an s in the plural."""
     return f"{num:,} {noun}" + ("s" if num != 1 else "")
+
+
+def life_name(life: SeedLife) -> str:
+    """A seed's name, with the number of its life where its place had others before."""
+    return clean(life.seed) + (f" (life {life.life})" if life.life > 1 else "")
+
+
+def life_words(lives: Iterable[SeedLife]) -> str:
+    """What such a name says, shown on one of them; empty if there is none."""
+    life = max(lives, key=lambda life: life.life, default=None)
+    if life is None:
+        return ""
+    place = clean(life.seed).rpartition("/")[2]
+    words = f"{clean(life.seed)} names place {place} at the site {clean(life.site)}"
+    return words + (
+        f"; (life {life.life}): number {life.life} of those tried there" * (life.life > 1)
+    )
 
 
 def stage_word(stage: str) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leyline import Score, Stage, limits
+from tolaria.disk.usage import disk_words
 from tolaria.show.lives import Gain, SeedLife
 from tolaria.show.phrases import (
     cause_words,
@@ -21,6 +22,8 @@ from tolaria.show.phrases import (
     gain_words,
     growth,
     headline,
+    life_name,
+    life_words,
     milliseconds,
     stage_word,
     stretches,
@@ -43,15 +46,25 @@ def summarise(
     report: Path | None = None,
 ) -> RenderableType:
     """Everything worth knowing when a run ends, in at most 80 columns where names allow it."""
-    parts: list[RenderableType] = [Text(""), _title(view), _figures(view)]
+    parts: list[RenderableType] = [Text(""), title(view), _figures(view)]
     grafted = [life for life in view.seeds if life.touched_host]
     if grafted:
-        parts += [Text(""), seeds_table(view)]
+        parts += [Text(""), seeds_table(view), Text(life_words(grafted), "dim")]
     parts += _removals(view)
     if view.boundaries:
         parts += [Text(""), _latency_table(view)]
     parts += [Text(""), _places(view, bus, run_dir, report)]
     return Group(*parts)
+
+
+def title(view: RunView) -> Text:
+    """The run, how it ended or goes on, and how far it came."""
+    of = f" of {view.num_epochs}" if view.num_epochs else ""
+    style = "green" if view.status == "finished" else "yellow"
+    name = clean(view.run_id) or "run"
+    return Text.assemble(
+        (name, "bold"), " ", (clean(view.status), style), f", epoch {view.epoch}{of}"
+    )
 
 
 def seeds_table(view: RunView, *, cancelled: bool = False) -> Table:
@@ -66,7 +79,7 @@ def seeds_table(view: RunView, *, cancelled: bool = False) -> Table:
         if life.stage == Stage.CANCELLED and not life.touched_host and not cancelled:
             continue
         table.add_row(
-            Text(_life_name(life)),
+            Text(life_name(life)),
             Text(clean(life.blueprint)),
             f"{life.parameters:,}",
             gain_words(life.trial),
@@ -93,9 +106,10 @@ def scores_table(scores: Sequence[Score]) -> Table:
     """The best candidates of a race, what was asked of each, and a star for those chosen."""
     table = _plain_table()
     table.add_column("", width=1)
+    # Names may be cut where the terminal is narrow, figures never. Not no_wrap: rich would take the
+    # same from all columns then.
     for heading in ("site", "blueprint"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
-    # Names may be cut where the terminal is narrow, figures never.
+        table.add_column(heading, overflow="ellipsis")
     widths = {
         "gain": max((len(gain_words(Gain(s.gain, s.gain_error))) for s in scores), default=1),
         "needed": max((len(gain_words(Gain(s.threshold))) for s in scores), default=1),
@@ -132,15 +146,6 @@ def bus_words(bus: BusStatistics) -> str:
 # --- parts of the summary --------------------------------------------------------------------
 
 
-def _title(view: RunView) -> Text:
-    of = f" of {view.num_epochs}" if view.num_epochs else ""
-    style = "green" if view.status == "finished" else "yellow"
-    name = clean(view.run_id) or "run"
-    return Text.assemble(
-        (name, "bold"), " ", (clean(view.status), style), f", epoch {view.epoch}{of}"
-    )
-
-
 def _figures(view: RunView) -> Table:
     grid = _grid()
     grid.add_row("parameters", growth(view.host_parameters, view.parameters))
@@ -165,7 +170,7 @@ def _figures(view: RunView) -> Table:
 def _removals(view: RunView) -> list[RenderableType]:
     """Why seeds went, and how many candidates were cancelled; faults and refusals counted."""
     lines = [
-        f"{stage_word(life.stage.name)} {_life_name(life)}: {clean(life.cause)}"
+        f"{stage_word(life.stage.name)} {life_name(life)}: {clean(life.cause)}"
         for life in view.seeds
         if life.stage in _REMOVED
     ]
@@ -185,7 +190,7 @@ def _removals(view: RunView) -> list[RenderableType]:
 def _latency_table(view: RunView) -> Table:
     table = _plain_table()
     table.add_column("boundary")
-    for heading in ("p50", "p95", "limit"):
+    for heading in ("p50", "p95", "limit", "times over"):
         table.add_column(heading, justify="right", no_wrap=True)
     allowed = (limits.GATHER_MS, limits.DECIDE_MS, limits.APPLY_MS, limits.BOUNDARY_MS)
     rows = zip(
@@ -193,12 +198,14 @@ def _latency_table(view: RunView) -> Table:
         view.latency(50),
         view.latency(95),
         allowed,
+        view.num_over_limit(allowed),
         strict=True,
     )
-    for part, p50, p95, limit in rows:
+    for part, p50, p95, limit, num_over in rows:
         over = Text(f"{p95:.2f} ms", style="bold red" if p95 > limit else "")
         style = "bold" if part == "all three" else None
-        table.add_row(part, f"{p50:.2f} ms", over, f"{limit:g} ms", style=style)
+        times = str(num_over) if num_over else "-"
+        table.add_row(part, f"{p50:.2f} ms", over, f"{limit:g} ms", times, style=style)
     return table
 
 
@@ -214,6 +221,7 @@ def _places(
     run = str(run_dir) if run_dir is not None else clean(view.run_id) or "RUN"
     if run_dir is not None:
         grid.add_row("run", Text(run))
+        grid.add_row("on disk", Text(disk_words(run_dir)))
     if report is not None:
         grid.add_row("report", Text(str(report)))
     grid.add_row("next", Text(f"esper inspect {run}", style="bold"))
@@ -230,10 +238,6 @@ def _grid() -> Table:
     grid.add_column(style="dim", no_wrap=True, max_width=24)
     grid.add_column(overflow="fold")
     return grid
-
-
-def _life_name(life: SeedLife) -> str:
-    return clean(life.seed) + (f" (life {life.life})" if life.life > 1 else "")
 
 
 def _stage_words(life: SeedLife) -> str:

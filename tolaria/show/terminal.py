@@ -21,6 +21,7 @@ from rich.text import Text
 import leyline
 from leyline import Stage
 from leyline.limits import BOUNDARY_MS
+from tolaria.show.health import alert_head, alert_why, breaker_head, breaker_why, health_words
 from tolaria.show.latency import boundary_ms
 from tolaria.show.lives import Gain
 from tolaria.show.phrases import (
@@ -110,6 +111,12 @@ class Terminal:
             case leyline.Fault():
                 what = f"{clean(event.what)} -> {clean(event.action)}"
                 self._say(event.epoch, f"fault in {clean(event.where)}", what, "bold red")
+            case leyline.BreakerChange():
+                style = "bold red" if event.now == "open" else "yellow"
+                self._say(event.epoch, breaker_head(event), breaker_why(event), style)
+            case leyline.LatencyAlert():
+                style = "yellow" if event.resolved else "bold red"
+                self._say(event.epoch, alert_head(event), alert_why(event), style)
             case leyline.EpochMetrics():
                 self._batch, self._loss = None, math.nan
                 if self._live is None:
@@ -214,6 +221,8 @@ class Terminal:
             late = "" if p95 <= BOUNDARY_MS else "  over the limit"
             words = f"{last:.2f} ms  p95 {p95:.2f} of {BOUNDARY_MS:g} ms{late}"
             rows.append(("boundary", Text(words, style="red" if late else "")))
+        if health := health_words(view):
+            rows.append(("health", Text(health, style="red")))
         if ledger := self._ledger_words():
             rows.append(("bus", ledger))
         grid = Table.grid(padding=(0, 2))

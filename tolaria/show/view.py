@@ -7,7 +7,7 @@ journal. Late joiners, lost metrics and lanes that overtake one another are tole
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Sequence
 from operator import attrgetter
@@ -21,7 +21,15 @@ from tolaria.show.latency import BoundaryMs, boundary_ms, percentile
 from tolaria.show.lives import Gain, Mark, Place, Reading, SeedLife
 from tolaria.show.plain import boundary_dict, decision_dict, seed_dict, without_nan
 
-_Dated = TypeVar("_Dated", leyline.Decision, leyline.Fault, leyline.FieldReport, leyline.SeedReport)
+_Dated = TypeVar(
+    "_Dated",
+    leyline.BreakerChange,
+    leyline.Decision,
+    leyline.Fault,
+    leyline.FieldReport,
+    leyline.LatencyAlert,
+    leyline.SeedReport,
+)
 
 _NUM_WAITING_PACKETS: Final = 256
 """Packets kept while their schema has not come; a joiner that missed it must not grow for ever."""
@@ -66,12 +74,17 @@ class RunView:
         self.decisions: list[leyline.Decision] = []
         self.faults: list[leyline.Fault] = []
         self.field_reports: list[leyline.FieldReport] = []
+        self.breaker_changes: list[leyline.BreakerChange] = []
+        self.alerts: list[leyline.LatencyAlert] = []
+        """Parts of the boundary that became too slow, and those that no longer were."""
         self.refusals: list[leyline.SeedReport] = []
         """Transitions that were asked for and refused."""
         self.sites: leyline.SitesFound | None = None
         """What the survey found; None before it."""
         self.lifecycle: leyline.LifecycleMetrics | None = None
         """How the seeds' lives went on at the last boundary that is known."""
+        self.learning_rates: leyline.LearningRates | None = None
+        """The learning rates after the last boundary that is known."""
         self.ended: leyline.RunEnded | None = None
         self._boundaries: dict[int, leyline.BoundaryTiming] = {}
         self._places: dict[str, Place] = {}
@@ -116,6 +129,17 @@ class RunView:
         return [self._boundaries[epoch] for epoch in sorted(self._boundaries)]
 
     @property
+    def breakers(self) -> dict[str, leyline.BreakerChange]:
+        """The last change of every breaker that ever opened, by its name."""
+        return {change.name: change for change in self.breaker_changes}
+
+    @property
+    def standing_alerts(self) -> list[leyline.LatencyAlert]:
+        """The alerts that have begun and not ended."""
+        last = {alert.part: alert for alert in self.alerts}
+        return [alert for alert in last.values() if not alert.resolved]
+
+    @property
     def first_graft_epoch(self) -> int | None:
         """The epoch after which the network first had something grafted on it."""
         grafts = (life.epoch_of(Stage.GRAFTING) for life in self.seeds)
@@ -130,6 +154,13 @@ class RunView:
         """The q-th percentile (0 to 100) of each part and of the sum, in ms; NaN if none ran."""
         timings = [boundary_ms(timing) for timing in self.boundaries]
         return BoundaryMs(*(percentile([ms[part] for ms in timings], q) for part in range(4)))
+
+    def num_over_limit(self, limits_ms: Sequence[float]) -> tuple[int, ...]:
+        """Boundaries in which each part, and the sum, took longer than its limit in ms."""
+        timings = [boundary_ms(timing) for timing in self.boundaries]
+        return tuple(
+            sum(ms[part] > limit for ms in timings) for part, limit in enumerate(limits_ms)
+        )
 
     def outside_ms(self) -> dict[str, float]:
         """Time spent outside the boundaries, by kind, summed over the run, in ms."""
@@ -159,7 +190,10 @@ class RunView:
             "refusals": [msgspec.structs.asdict(report) for report in self.refusals],
             "sites": self.sites and msgspec.structs.asdict(self.sites),
             "lifecycle": self.lifecycle and msgspec.structs.asdict(self.lifecycle),
+            "learning_rates": self.learning_rates and msgspec.structs.asdict(self.learning_rates),
             "faults": [msgspec.structs.asdict(fault) for fault in self.faults],
+            "breakers": [msgspec.structs.asdict(change) for change in self.breaker_changes],
+            "latency_alerts": [msgspec.structs.asdict(alert) for alert in self.alerts],
         }
         plain: dict[str, Any] = without_nan(fields)
         return plain
@@ -186,6 +220,10 @@ class RunView:
                 self._progress(event.epoch)
                 if self.lifecycle is None or event.epoch >= self.lifecycle.epoch:
                     self.lifecycle = event
+            case leyline.LearningRates():
+                self._progress(event.epoch, 0, event.step)
+                if self.learning_rates is None or event.epoch >= self.learning_rates.epoch:
+                    self.learning_rates = event
             case leyline.BoundaryTiming():
                 self._progress(event.epoch)
                 self._boundaries[event.epoch] = event
@@ -201,6 +239,12 @@ class RunView:
             case leyline.Fault():
                 self._progress(event.epoch)
                 _insert(self.faults, event)
+            case leyline.BreakerChange():
+                self._progress(event.epoch)
+                _insert(self.breaker_changes, event)
+            case leyline.LatencyAlert():
+                self._progress(event.epoch)
+                _insert(self.alerts, event)
             case leyline.RunEnded():
                 self.run_id = self.run_id or event.run_id
                 self._progress(event.epoch)
@@ -219,13 +263,15 @@ class RunView:
         self.num_resumes += 1
         self.epoch, self.step, self.ended = epoch, 0, None
         self._parameters, self._stages = ((0, 0), self._parameters[1]), (0, {})
-        self.lifecycle = None
+        self.lifecycle = self.learning_rates = None
         self.sites = self.sites if self.sites and self.sites.epoch <= epoch else None
         self.metrics = {at: known for at, known in self.metrics.items() if at <= epoch}
         self._boundaries = {at: known for at, known in self._boundaries.items() if at <= epoch}
         self.decisions = [decision for decision in self.decisions if decision.epoch <= epoch]
         self.field_reports = [report for report in self.field_reports if report.epoch <= epoch]
         self.refusals = [report for report in self.refusals if report.epoch <= epoch]
+        self.breaker_changes = [c for c in self.breaker_changes if c.epoch <= epoch]
+        self.alerts = []  # a resumed run measures its boundaries anew
         for place in self._places.values():
             place.rewind(epoch)
 
@@ -320,9 +366,11 @@ def _copy(packet: leyline.StatePacket) -> _Packet:
 def _insert(events: list[_Dated], event: _Dated) -> bool:
     """Insert by epoch unless it is there already; NaN must equal itself, so bytes are compared."""
     data = msgspec.msgpack.encode(event)
-    if any(msgspec.msgpack.encode(known) == data for known in events if known.epoch == event.epoch):
+    first = bisect_left(events, event.epoch, key=attrgetter("epoch"))
+    last = bisect_right(events, event.epoch, key=attrgetter("epoch"), lo=first)
+    if any(msgspec.msgpack.encode(known) == data for known in events[first:last]):
         return False
-    insort(events, event, key=attrgetter("epoch"))
+    events.insert(last, event)
     return True
 
 

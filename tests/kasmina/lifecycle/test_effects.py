@@ -7,6 +7,7 @@ import math
 import pytest
 
 import kasmina
+from kasmina.slots.held_seeds import HeldSeeds
 from kasmina.structure import match_structure
 from leyline import Stage
 from tests.kasmina.grower import SEED, Grower, advance, cull, germinate
@@ -23,6 +24,19 @@ def test_moments_go_with_the_seed_they_belong_to(grower: Grower) -> None:
     grower.race()
     grower.apply(advance(Stage.GRAFTING), cull())
     assert grower.stage() is Stage.ROLLED_BACK
+    assert len(grower.executor.take_moments(SEED)) == 0
+
+
+def test_an_undone_graft_leaves_no_moments_for_the_next(grower: Grower) -> None:
+    """A seed that is grafted again without a trial, and so with fresh weights, gets none."""
+    grower.to(Stage.TRAINING)
+    grower.race()
+    state, held = grower.executor.state_dict(), HeldSeeds(grower.model)
+    grower.apply(advance(Stage.GRAFTING))
+    held.restore()
+    grower.executor.load_state_dict(state)
+    assert not grower.apply(advance(Stage.GRAFTING))[-1].refused
+    assert grower.stage() is Stage.GRAFTING
     assert len(grower.executor.take_moments(SEED)) == 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -30,11 +30,15 @@ DESIGN: dict[int, tuple[int, set[int]]] = {
 }
 SEEDS = ["a/0", "a/1", "b/0"]
 seeds = st.sampled_from(SEEDS)
+Picture = dict[str, tuple[Any, ...]]
 FRESH: dict[str, Any] = {"alpha": 0.0, "trial": math.nan, "gain": math.nan, "embargo": 0}
 
 
 class Lives(RuleBasedStateMachine):
     """The table beside a dictionary of plain values."""
+
+    ended: ClassVar[list[bool]] = []
+    """For every sequence so far whether the two agreed at its end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,16 +139,39 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        for seed, known in self.model.items():
-            assert self.table.stage(seed) == known["stage"]
-            assert self.table.get(seed, "epochs_in_stage") == known["stay"]
-            assert self.table.history(seed) == known["path"][-10:]
-            assert self.table.parent(seed) == (known["path"][-1][0] if known["path"] else None)
-        for was, to in (edge for known in self.model.values() for edge in known["path"]):
-            assert to in DESIGN[was][1]
+        assert self.pictures()[0] == self.pictures()[1]
+
+    def pictures(self) -> tuple[Picture, Picture]:
+        """Stage, stay, history and parent of every seed, as the table and the model have them."""
+        table = self.table
+        ours = {
+            seed: (
+                table.stage(seed),
+                table.get(seed, "epochs_in_stage"),
+                table.history(seed),
+                table.parent(seed),
+            )
+            for seed in self.model
+        }
+        wanted = {
+            seed: (
+                known["stage"],
+                known["stay"],
+                known["path"][-10:],
+                known["path"][-1][0] if known["path"] else None,
+            )
+            for seed, known in self.model.items()
+        }
+        return ours, wanted
+
+    def teardown(self) -> None:
+        ours, wanted = self.pictures()
+        self.ended.append(ours == wanted)
 
 
-def walk(num_sequences: int) -> None:
+def walk(num_sequences: int) -> list[bool]:
+    """Push seeds about in so many sequences; for each whether table and model agreed at its end."""
+    Lives.ended.clear()
     quiet = settings(
         max_examples=num_sequences,
         stateful_step_count=40,
@@ -152,14 +179,19 @@ def walk(num_sequences: int) -> None:
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Lives, settings=quiet)
+    return list(Lives.ended)
 
 
 def test_a_hundred_lives() -> None:
     """Stages, stays, history and parents are the model's after every push, single or in bulk."""
-    walk(100)
+    ended = walk(100)
+    assert len(ended) >= 100
+    assert all(ended)
 
 
 @pytest.mark.slow
 def test_two_thousand_lives() -> None:
     """The same over at least 2,000 sequences of up to 40 pushes each."""
-    walk(2_000)
+    ended = walk(2_000)
+    assert len(ended) >= 2_000
+    assert all(ended)

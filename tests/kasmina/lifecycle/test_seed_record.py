@@ -11,9 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kasmina import SeedTable, unpack_record
-from leyline import CheckpointError, Evidence, Stage
+from leyline import CheckpointError, Stage
+from tests.evidence import SATISFIED
 
-SATISFIED = Evidence(epochs_in_stage=1, blueprint_proven=True, embargo_epochs_left=0)
 LAP = [Stage.GERMINATED, Stage.TRAINING, Stage.CANCELLED, Stage.DORMANT]
 
 

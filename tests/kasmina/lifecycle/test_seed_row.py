@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from kasmina import ROW, SCORE_SCALE, SeedTable
 from kasmina.lifecycle.seed_row import NOT_MEASURED, fixed_point
-from leyline import Evidence, Stage
+from leyline import Stage
 from leyline.limits import SEED_RECORD_BYTES
+from tests.evidence import SATISFIED
 
-SATISFIED = Evidence(epochs_in_stage=1, blueprint_proven=True, embargo_epochs_left=0)
 ORDER = [
     "LIFECYCLE_STATE",
     "BLUEPRINT_ID",

@@ -24,15 +24,8 @@ from leyline import (
     refusal,
 )
 from leyline.limits import HISTORY_LENGTH, SEED_RECORD_BYTES
+from tests.evidence import SATISFIED
 
-SATISFIED = Evidence(
-    epochs_in_stage=1,
-    blueprint_proven=True,
-    trial_settled=True,
-    alpha=1.0,
-    counterfactual_gain=0.1,
-    embargo_epochs_left=0,
-)
 IGNORANT = Evidence(epochs_in_stage=0)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
+
 import pytest
+from torch import nn
 
 from kasmina import discover
-from kasmina.blueprints import catalogue
+from kasmina.blueprints import Blueprint, catalogue
 from kasmina.sites.grounds import Grounds
+from kasmina.sites.shape import SiteShape
 from leyline import BlueprintError, SiteError
 from tests.kasmina.hosts import HOSTS, conv_net
 
@@ -16,6 +21,15 @@ def grounds() -> Grounds:
     opened = Grounds()
     opened.open(discover(conv_net(), (HOSTS["conv_net"].example(),)))
     return opened
+
+
+@pytest.fixture(autouse=True)
+def forget_own() -> Iterator[None]:
+    """Leave the catalogue as it was."""
+    held = dict(catalogue.by_name)
+    yield
+    catalogue._blueprints.clear()
+    catalogue._blueprints.update(held)
 
 
 def test_candidates_are_every_pair_that_fits(grounds: Grounds) -> None:
@@ -44,7 +58,12 @@ def test_nothing_can_be_planted_before_the_sites_are_known() -> None:
 @pytest.mark.parametrize(
     ("site", "blueprint", "error", "reason"),
     [
-        ("neck", "norm", SiteError, "'neck' is not a site.*stem, block, block.0, head"),
+        (
+            "neck",
+            "norm",
+            SiteError,
+            "'neck' is not a site that may.*control arm.*stem, block, block.0, head",
+        ),
         ("head", "conv", SiteError, r"'conv' does not fit site 'head' of shape \(4, 4\)"),
         ("stem", "cnv", BlueprintError, "'cnv' is not registered"),
     ],
@@ -55,6 +74,45 @@ def test_a_pair_that_does_not_fit_says_why(
     """An unknown site, an unknown blueprint and a misfit are three different sentences."""
     with pytest.raises(error, match=reason):
         grounds.size(site, blueprint)
+
+
+def _unbuildable(shape: SiteShape) -> nn.Module:
+    raise RuntimeError("no luck")
+
+
+def _one_kernel(shape: SiteShape) -> nn.Module:
+    return nn.Conv2d(shape.channels, shape.channels, 1)
+
+
+@pytest.mark.parametrize(
+    ("factory", "accepts", "reason", "num_reasons"),
+    [
+        (_unbuildable, lambda shape: True, "cannot be built .*no luck", 2),
+        (_one_kernel, lambda shape: shape[3] > 0, "cannot tell whether it fits .*IndexError", 1),
+    ],
+)
+def test_a_blueprint_that_fails_for_a_shape_is_left_out_there(
+    factory: Callable[[SiteShape], nn.Module],
+    accepts: Callable[[SiteShape], bool],
+    reason: str,
+    num_reasons: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log says why, once for each shape; it is a candidate where it works, and the others are
+    what they are without it."""
+    sites = discover(conv_net(), (HOSTS["conv_net"].example(),))
+    without, opened = Grounds(), Grounds()
+    without.open(sites)
+    catalogue.register(Blueprint("flawed", factory, accepts))
+    opened.open(sites)
+    assert len(caplog.messages) == num_reasons
+    assert all(re.search(f"left out: blueprint 'flawed' {reason}", m) for m in caplog.messages)
+    works = {c.site for c in opened.candidates if c.blueprint == "flawed"}
+    assert works == (set() if factory is _unbuildable else {"stem", "block", "block.0"})
+    others = [c for c in opened.candidates if c.blueprint != "flawed"]
+    assert others == list(without.candidates)
+    with pytest.raises(SiteError, match="'flawed' does not fit site 'head'"):
+        opened.size("head", "flawed")
 
 
 def test_races_can_be_restricted(grounds: Grounds) -> None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kasmina import detach
+from kasmina import detach, summary
 from kasmina.slots.grafted_seed import GraftedSeed
-from kasmina.slots.slot import attach_seed, attached_seeds, detach_seed, slot_of
+from kasmina.slots.slot import attach_seed, attached_seeds, detach_seed, every_seed, slot_of
 from leyline import SiteError
 from tests.kasmina.growing import Returns, bits, grow
 from tests.kasmina.hosts import HOSTS, Host, conv_net
@@ -84,6 +84,43 @@ def test_a_slice_of_a_sequential_subclass_keeps_its_class() -> None:
 
 class Tower(nn.Sequential):
     """A user's own container."""
+
+
+class Several(nn.Sequential):
+    """Members may take and give several values: a forward that many write."""
+
+    def forward(self, *inputs: Tensor) -> Any:
+        for module in self._modules.values():
+            inputs = module(*inputs) if type(inputs) is tuple else module(inputs)
+        return inputs
+
+
+def test_a_host_that_runs_all_of_its_modules_runs_its_seeds_once() -> None:
+    """The slot is among its `_modules` and passes on what it is given, one value or several."""
+    model = nn.Sequential(Several(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 2))
+    x = torch.randn(3, 4)
+    h = model[0](x)
+    seed = grow(model, "0", x, alpha=0.5)
+    assert torch.equal(model[0](x), h + seed.alpha * seed.body(h))
+    slot = slot_of(model[0])
+    assert slot is not None
+    assert slot(x, h) == (x, h)
+
+
+@pytest.mark.parametrize("order", [("net", "best"), ("best", "net")])
+def test_seeds_of_one_name_are_all_found_and_told_apart(order: tuple[str, ...]) -> None:
+    """In a model that keeps a copy of a part of itself, before or behind it, the name is that of
+    the seed at its own place; every seed is listed, and all are taken off."""
+    net, x = conv_net(), HOSTS["conv_net"].example()
+    seed = grow(net, "stem", x, alpha=1.0)
+    seed.seed = "net.stem/0"
+    parts = {"net": net, "best": copy.deepcopy(net)}
+    model = nn.ModuleDict({name: parts[name] for name in order})
+    sites = [f"{name}.stem" for name in order]
+    assert attached_seeds(model) == {"net.stem/0": ("net.stem", net.stem, seed)}
+    assert [held.site for held in every_seed(model)] == sites
+    assert [line.site for line in summary(model).seeds] == sites
+    assert not [key for key in detach(model).state_dict() if "esper" in key]
 
 
 def test_an_inactive_body_can_do_no_harm() -> None:

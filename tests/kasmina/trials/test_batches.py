@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+from collections import OrderedDict, UserDict, namedtuple
 from typing import Any
 
 import pytest
@@ -42,6 +42,38 @@ def test_a_kept_batch_is_equal_and_shares_nothing(batch: Any) -> None:
     for tensor in originals:
         tensor.fill_(-1.0)
     assert [t.tolist() for t in copies] == values
+
+
+class Encoding(UserDict[str, Any]):
+    """As tokenizers return: a mapping that is read by attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "data":
+            raise AttributeError(name)
+        return self.data[name]
+
+
+class Output(OrderedDict[str, Any]):
+    """As many models return: it may not be updated as a whole."""
+
+    def update(self, *_: Any, **__: Any) -> None:
+        raise TypeError("no update")
+
+
+@pytest.mark.parametrize("kind", [Encoding, Output])
+def test_a_mapping_of_ones_own_class_keeps_it(kind: type[Any]) -> None:
+    """Copied and cut; the original keeps its own tensors."""
+    batch = kind()
+    original = batch["x"] = torch.ones(4, 2)
+    copied = keep(batch)
+    half = pieces(batch, 2)[0]
+    assert type(copied) is type(half) is kind
+    assert torch.equal(copied["x"], original)
+    assert copied["x"] is not original
+    assert half["x"].shape == (2, 2)
+    assert batch["x"] is original
+    if kind is Encoding:
+        assert torch.equal(copied.x, original)
 
 
 def test_packed_sequences_are_batches_too() -> None:

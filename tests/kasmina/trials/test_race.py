@@ -266,6 +266,31 @@ def test_a_random_loss_is_paired_too() -> None:
     assert [(t.gain, t.gain_error) for t in trials.values()] == [(0.0, 0.0)]
 
 
+class Running(Xor):
+    """A running mean of its own making, which moves in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.body(x)
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * hidden.detach().mean(0)
+        return self.head(hidden - self.mean)
+
+
+@pytest.mark.parametrize("rules", [RULES, whole(RULES)], ids=["shared", "alone"])
+def test_what_moves_in_training_is_no_gain(rules: RaceRules) -> None:
+    """Statistics that trial steps moved are put back before anything is measured."""
+    torch.manual_seed(0)
+    model = Running()
+    still = OptimizerRecipe(torch.optim.SGD, {"lr": 0.0})
+    candidates = entries(model, TRAIN[0][0], "body:norm", "head:norm")
+    trials, _ = race(model, candidates, recipe=still, rules=rules)
+    assert [(t.gain, t.gain_error) for t in trials.values()] == [(0.0, 0.0)] * 2
+
+
 def test_flops_are_those_of_what_was_run() -> None:
     """Alone: steps times a step's FLOPs; together a pass of two costs less than two passes."""
     model, x = Xor(), TRAIN[0][0]

@@ -76,6 +76,41 @@ def test_buffers_are_put_back() -> None:
     assert state_bits(shadow.model.state_dict()) == before
 
 
+class Drifts(nn.Module):
+    """Its buffer moves in every pass and is part of what it puts out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.shift += 1.0
+        return x + self.shift
+
+
+def test_held_out_losses_do_not_depend_on_what_ran_before() -> None:
+    """Buffers that training or other losses have moved are those of the copy's birth again."""
+    shadow = Shadow(FunctionTask(Drifts(), summed))
+    batches = [torch.ones(2), torch.ones(2)]
+    first = shadow.held_out_losses(batches)
+    shadow.mode(training=True)
+    shadow.loss(batches[0])
+    assert shadow.held_out_losses(batches).tolist() == first.tolist() == [4.0, 9.0]
+
+
+def test_a_buffer_of_nan_has_not_moved() -> None:
+    """NaN is what some code marks "not set yet" with; another value or shape is a move."""
+    model = Drifts()
+    model.shift.fill_(torch.nan)
+    shadow = Shadow(FunctionTask(model, summed))
+    assert not shadow.buffers_moved()
+    shadow.model.shift.fill_(1.0)
+    assert shadow.buffers_moved()
+    shadow.restore_buffers()
+    shadow.model.shift = torch.full((2,), torch.nan)
+    assert shadow.buffers_moved()
+
+
 def test_a_seed_hangs_on_the_shadow_for_a_block_only() -> None:
     """At alpha 1 inside, gone outside, also after an error."""
     host = HOSTS["conv_net"]

@@ -328,6 +328,44 @@ def test_a_fault_in_a_group_touches_nobody_else(broken: str) -> None:
     assert_close(shared, alone)
 
 
+class Infinite(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.inf + self.weight
+
+
+def test_one_group_that_fails_is_the_reason_for_its_site() -> None:
+    """The site's other groups leave with it, and the report names the cause, not its wake."""
+    model = Glued()
+    held = dict(catalogue._blueprints)
+    catalogue.register(Blueprint("inf", lambda shape: Infinite(), risk=catalogue["norm"].risk))
+    some = entries(model, TRAIN[0][0], "first:inf", "first:norm", "first:low_rank", "first:norm")
+    tail_bytes = 64 * (6 + 6 + 6 + 2) * 4  # act, second, act, head
+    rules = RaceRules((4,), 4, max_shared_size_bytes=2 * (tail_bytes + 6 * 64 * 4))
+    shared, report = run(model, some, rules=rules)
+    alone, _ = run(model, some, rules=whole(rules))
+    catalogue._blueprints.clear()
+    catalogue._blueprints.update(held)
+    assert_close(shared, alone)
+    assert "a shared pass gave a loss or gradient that is not finite" in report.reasons["first"]
+    assert report.num_whole_steps > 0 == report.num_replayed_steps
+
+
+def test_where_no_gradient_arrives_nothing_tells_how_a_loss_scales() -> None:
+    """Behind weights of zero each candidate has a pass of its own."""
+    model = Glued()
+    nn.init.zeros_(model.head.weight)
+    some = entries(model, TRAIN[0][0], "second:low_rank", "second:norm")
+    shared, report = run(model, some)
+    alone, _ = run(model, some, rules=whole(RULES))
+    assert measured(shared) == measured(alone)
+    assert (report.num_grouped_steps, report.num_replayed_steps) == (0, 80)
+    assert "no gradient of the loss arrives there" in report.reasons["second"]
+
+
 def test_a_trusted_candidate_that_draws_numbers_makes_all_run_alone() -> None:
     """Each trial has a stream of its own, so nobody's numbers depend on who else is there."""
     torch.manual_seed(0)
@@ -384,4 +422,5 @@ def test_precision_is_the_runs(dtype: torch.dtype) -> None:
     shared, report = run(model, one, loss=loss)
     alone, _ = run(model, one, loss=loss, rules=whole(RULES))
     assert measured(shared) == measured(alone)
+    assert [trial.fault for trial in shared.values()] == [None, None]
     assert report.num_whole_steps == 0

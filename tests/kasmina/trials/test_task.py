@@ -56,6 +56,19 @@ def test_what_cannot_be_copied_is_named() -> None:
         copy_module(model)
 
 
+class Secretive(nn.Linear):
+    """Refuses to be copied with an error that copies do not usually give."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> nn.Module:
+        raise KeyError("keep out")
+
+
+def test_whatever_a_copy_raises_is_named() -> None:
+    """A user's own code may fail in any way, and the run goes on without trials."""
+    with pytest.raises(TrialError, match=r"Secretive cannot be copied \(KeyError: 'keep out'\)"):
+        copy_module(Secretive(2, 2))
+
+
 def test_a_task_without_a_loss_says_so() -> None:
     """No loss_fn means no trial, by name."""
     task = FunctionTask(nn.Linear(2, 2), None)

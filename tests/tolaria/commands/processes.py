@@ -53,4 +53,4 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 100.0) -> None:
 
 def checkpoint(run_dir: Path, epochs: int, steps_per_epoch: int = 37) -> Path:
     """Where a digits run commits the end of an epoch."""
-    return run_dir / "checkpoints" / f"step-{epochs * steps_per_epoch:08d}"
+    return run_dir / "checkpoints" / "active" / f"step-{epochs * steps_per_epoch:08d}"

@@ -73,11 +73,23 @@ MISTAKES: dict[str, tuple[Mistake, list[str]]] = {
     ),
     "unknown top-level key": (
         lambda d: ["train", write(d / "c.toml", "epoch = 3")],
-        ["c.toml", "epoch", "epochs"],
+        ["c.toml", "'epoch'", "did you mean 'epochs'?"],
     ),
     "unknown setting": (
         lambda d: ["train", write(d / "c.toml", "[esper]\nparam_buget = 3")],
-        ["param_buget", "param_budget"],
+        ["c.toml", "[esper]", "param_buget", "param_budget"],
+    ),
+    "setting at the top level": (
+        lambda d: ["train", write(d / "c.toml", "epochs = 3\nparam_budget = 3")],
+        ["c.toml", "param_budget", "under [esper]"],
+    ),
+    "a name where a list is meant": (
+        lambda d: ["train", write(d / "c.toml", '[esper]\nblueprints = "gated"')],
+        ["blueprints", "give a list: ['gated']"],
+    ),
+    "unknown blueprint": (
+        lambda d: ["train", write(d / "c.toml", '[esper]\nblueprints = ["gatd_mlp"]')],
+        ["'gatd_mlp'", "did you mean 'gated_mlp'?", "kasmina.register("],
     ),
     "wrong type": (
         lambda d: ["train", write(d / "c.toml", "[esper]\nveto = 3")],
@@ -146,6 +158,18 @@ def test_mistake_is_one_line_and_writes_nothing(
     assert said[0].startswith("esper: ")
     assert all(word in said[0] for word in expected), said[0]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_misspelt_variable_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`esper train` says of a variable that it changes nothing, before anything is trained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ESPER_PARAM_BUGET", "3")
+    assert esper(monkeypatch, "train", "--telemetry", "http://x") == 2
+    said = [r.getMessage() for r in caplog.records if "ESPER_PARAM_BUGET" in r.getMessage()]
+    assert len(said) == 1
+    assert "did you mean ESPER_PARAM_BUDGET?" in said[0]
 
 
 def test_held_run_directory_is_refused(

@@ -119,7 +119,7 @@ def test_export_runs_with_torch_alone(digits: FinishedRun, tmp_path: Path) -> No
     )
     subprocess.run([sys.executable, "-I", "-c", program], check=True, cwd=tmp_path)
 
-    newest = sorted((digits.path / "checkpoints").iterdir())[-1]
+    newest = sorted((digits.path / "checkpoints" / "active").iterdir())[-1]
     live = kasmina.load(load("digits").module, newest).eval()
     with torch.no_grad():
         assert torch.equal(torch.load(tmp_path / "outputs.pt"), live(inputs))

@@ -28,7 +28,7 @@ def train(run: str, *more: str) -> tuple[str, ...]:
 
 def weights(run_dir: Path) -> dict[str, Tensor]:
     """The weights of a run's newest checkpoint."""
-    newest = sorted((run_dir / "checkpoints").iterdir())[-1]
+    newest = sorted((run_dir / "checkpoints" / "active").iterdir())[-1]
     return safetensors.torch.load_file(newest / "model.safetensors")
 
 

@@ -16,11 +16,17 @@ import torch
 from safetensors.torch import load_file
 
 from leyline import CheckpointError, ConfigError
-from tolaria.disk.checkpoint import CheckpointStore, load, read_manifest, verify
+from tolaria.disk.checkpoint import load, order, verify
 from tolaria.disk.files import FileOps
+from tolaria.disk.manifest import Occasion, read_manifest
+from tolaria.disk.retention import Rules
+from tolaria.disk.store import CheckpointStore
+from tolaria.disk.surroundings import Surroundings
+from tolaria.disk.writer import CheckpointWriter
 
 ROOT = Path(__file__).parents[3]
 FILES = ("model.safetensors", "state.safetensors", "state.json", "manifest.json")
+OCCASIONS = {11: Occasion(reason="best", priority="high")}
 PRIMITIVES = ("mkdir", "write", "fsync", "fsync_dir", "rename", "remove", "rmdir")
 
 
@@ -82,15 +88,15 @@ def is_state(state, step):
     )
 
 
-def store_of(folder, *steps, **options):
-    store = CheckpointStore(folder / "checkpoints", **options)
+def store_of(folder, *steps, keep=2, **options):
+    store = CheckpointStore(folder / "checkpoints", Rules(keep), **options)
     for step in steps:
-        store.commit(step, state_of(step))
+        store.commit(step, state_of(step), OCCASIONS.get(step, Occasion()))
     return store
 
 
 def names(store):
-    return sorted(os.listdir(store.directory))
+    return sorted(os.listdir(store.active))
 
 
 def count_operations(folder, committed, step, keep):
@@ -108,7 +114,7 @@ def test_a_checkpoint_comes_back(tmp_path):
     """The state is as it was, tied weights stay tied, and the keys keep their order."""
     store = store_of(tmp_path, 7)
     path = store.newest_valid()
-    assert path == store.directory / "step-00000007"
+    assert path == store.active / "step-00000007"
     assert sorted(os.listdir(path)) == sorted(FILES)
     assert is_state(load(path), 7)
     assert verify(path) == []
@@ -149,17 +155,21 @@ def test_a_state_without_a_model_is_fine(tmp_path, state):
 
 
 def test_the_manifest_says_what_bits_depend_on(tmp_path):
-    """Version, threads and CPU capability are recorded."""
+    """Versions, threads and CPU capability are recorded; here and now nothing differs."""
     manifest = read_manifest(CheckpointStore(tmp_path).commit(3, {}))
-    assert (manifest.step, manifest.torch) == (3, torch.__version__)
-    assert manifest.num_threads == torch.get_num_threads()
-    assert manifest.cpu_capability == torch.backends.cpu.get_cpu_capability()
+    on = manifest.surroundings
+    assert (manifest.step, on.torch) == (3, torch.__version__)
+    assert on.num_threads == torch.get_num_threads()
+    assert on.cpu_capability == torch.backends.cpu.get_cpu_capability()
+    assert on == Surroundings.here()
+    assert on.differences(Surroundings.here()) == ""
 
 
 def test_files_are_durable_before_the_checkpoint_has_its_name(tmp_path):
     """The order is: make, write all, fsync all, fsync the folder, rename, fsync the parent."""
     ops = FaultyOps()
     store = CheckpointStore(tmp_path, ops=ops)
+    ops.log.clear()
     store.commit(1, state_of(1))
     assert ops.log == ["mkdir", *["write"] * 4, *["fsync"] * 4, "fsync_dir", "rename", "fsync_dir"]
 
@@ -187,8 +197,8 @@ def test_the_last_sound_one_is_not_crowded_out_by_damaged_ones(tmp_path):
     """Checkpoints known to be damaged do not count as kept."""
     store = store_of(tmp_path, 1, 2, 3, keep=3)
     for step in (2, 3):
-        (store.directory / f"step-0000000{step}" / "state.json").unlink()
-    assert store.newest_valid() == store.directory / "step-00000001"
+        (store.active / f"step-0000000{step}" / "state.json").unlink()
+    assert store.newest_valid() == store.active / "step-00000001"
     assert list(store.problems) == ["step-00000003", "step-00000002"]
     store.commit(4, state_of(4))
     assert names(store) == ["step-00000001", "step-00000004"]
@@ -214,11 +224,11 @@ def test_going_back_removes_the_undone_future(tmp_path):
 def test_nonsense_is_refused(tmp_path):
     """Keeping none, a negative step, and writing through a read-only store are refused."""
     with pytest.raises(ConfigError, match="0 checkpoints cannot be kept"):
-        CheckpointStore(tmp_path, keep=0)
+        CheckpointStore(tmp_path, Rules(0))
     store = store_of(tmp_path, 1)
     with pytest.raises(CheckpointError, match="-1 is no number of steps"):
         store.commit(-1, {})
-    (store.directory / ".tmp-step-00000002").mkdir()
+    (store.active / ".tmp-step-00000002").mkdir()
     reader = CheckpointStore(store.directory, read_only=True)
     with pytest.raises(CheckpointError, match="read-only"):
         reader.commit(2, {})
@@ -231,8 +241,8 @@ def test_nonsense_is_refused(tmp_path):
 def test_what_a_crash_left_is_removed_on_opening(tmp_path):
     """Stale temporaries go, whatever they are; checkpoints stay."""
     store = store_of(tmp_path, 1)
-    (store.directory / ".tmp-step-00000002" / "deep").mkdir(parents=True)
-    (store.directory / ".tmp-file").write_text("1")
+    (store.active / ".tmp-step-00000002" / "deep").mkdir(parents=True)
+    (store.active / ".tmp-file").write_text("1")
     store_of(tmp_path)
     assert names(store) == ["step-00000001"]
 
@@ -246,6 +256,7 @@ CASES = {
     "only one": ((1,), 2, 1),
     "again": ((1, 2), 2, 2),
     "went back": ((1, 9), 2, 2),
+    "archive": ((11, 12), 13, 2),
 }
 """Steps committed before, the step whose commit is struck, and how many are kept."""
 
@@ -266,6 +277,12 @@ def left_after(folder, committed, step):
     return "old"
 
 
+def holds(folder, step):
+    """Whether a checkpoint of this step is there, sound, in one place alone."""
+    found = [path for path in store_of(folder).paths() if read_manifest(path).step == step]
+    return [verify(path) for path in found] == [[]]
+
+
 def kill_everywhere(folder, cases):
     """Kill a forked writer at every operation of these cases, clean and amid a write."""
     torch.set_num_threads(1)
@@ -283,6 +300,7 @@ def kill_everywhere(folder, cases):
                 num_kills += died
                 after = left_after(place, committed, step)
                 assert died or after == "new", (name, k, after)
+                assert all(holds(place, kept) for kept in committed if kept in OCCASIONS)
                 seen.add(after)
                 store = store_of(place, keep=keep, ops=FaultyOps())
                 assert is_state(load(store.commit(step + 1, state_of(step + 1))), step + 1)
@@ -305,8 +323,10 @@ def fork_and_commit(place, step, keep, k, torn):
         try:
             ops = FaultyOps()
             store = store_of(place, keep=keep, ops=ops)
+            writer = CheckpointWriter(store, lambda: None, background=True)
             ops.count, ops._fault = 0, die
-            store.commit(step, state_of(step + 100))
+            assert writer.save(step, state_of(step + 100), Occasion()) is None
+            assert writer.close() is None
             os._exit(0)
         finally:
             os._exit(1)
@@ -319,12 +339,15 @@ def fork_and_commit(place, step, keep, k, torn):
 @pytest.mark.parametrize(
     ("cases", "num_kills"),
     [
-        (["prune", "again"], 70),
-        pytest.param(["first", "next", "only one", "went back"], 100, marks=pytest.mark.slow),
+        (["archive", "again"], 60),
+        pytest.param(
+            ["first", "next", "prune", "only one", "went back"], 100, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_killed_at_any_operation_the_old_or_the_new_is_there(tmp_path, cases, num_kills):
-    """However many writers are killed, each leaves the old or the new checkpoint, whole."""
+    """However many background writers are killed, each leaves the old or the new checkpoint,
+    whole; one that is worth keeping is never lost on its way to the archive."""
     child = subprocess.run(
         [sys.executable, str(Path(__file__)), str(tmp_path), *cases],
         cwd=ROOT,
@@ -376,7 +399,31 @@ def test_a_refusing_disk_leaves_the_old_checkpoint(tmp_path, case, once, code):
         assert not [name for name in names(store) if name.startswith(".")]
 
 
-# --- damage ------------------------------------------------------------------------------------
+# --- two processes -----------------------------------------------------------------------------
+
+
+def test_a_reader_beside_the_writer_always_finds_one(tmp_path):
+    """While another process commits and removes, the newest sound checkpoint is found each time,
+    never an older one than before, and nothing is called damaged."""
+    store_of(tmp_path, 1, ops=FaultyOps())
+    pid = os.fork()
+    if pid == 0:
+        try:
+            store_of(tmp_path, *range(2, 120), keep=1, ops=FaultyOps())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    last, status = 0, None
+    while status is None:
+        reader = CheckpointStore(tmp_path / "checkpoints", read_only=True)
+        found = reader.newest_valid()
+        assert found is not None
+        assert order(found)[0] >= last
+        assert not reader.problems
+        last = order(found)[0]
+        ended, code = os.waitpid(pid, os.WNOHANG)
+        status = code if ended else None
+    assert (status, reader.newest_valid().name) == (0, "step-00000119")
 
 
 if __name__ == "__main__":

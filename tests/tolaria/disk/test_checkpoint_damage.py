@@ -7,11 +7,13 @@ import os
 import random
 import shutil
 
+import msgspec
 import pytest
 
 from leyline import CheckpointError
 from tests.tolaria.disk.test_checkpoint import FILES, is_state, store_of
 from tolaria.disk.checkpoint import load, verify
+from tolaria.disk.manifest import Manifest, digest, sealed
 
 
 def mutations(data, rng, num):
@@ -34,7 +36,7 @@ def mutations(data, rng, num):
 def test_every_damage_is_found_and_the_previous_one_is_used(tmp_path):
     """Of 1,200 damaged files none goes unseen; the file is named and the older one is loaded."""
     store = store_of(tmp_path, 1, 2)
-    newest = store.directory / "step-00000002"
+    newest = store.active / "step-00000002"
     rng = random.Random(17)  # noqa: S311  # damage need not be secret
     for name in FILES:
         data = (newest / name).read_bytes()
@@ -45,7 +47,7 @@ def test_every_damage_is_found_and_the_previous_one_is_used(tmp_path):
             assert all(problem.startswith(name) for problem in found)
             with pytest.raises(CheckpointError, match=name):
                 load(newest)
-        assert store.newest_valid() == store.directory / "step-00000001"
+        assert store.newest_valid() == store.active / "step-00000001"
         assert store.problems["step-00000002"] == verify(newest)
         (newest / name).write_bytes(data)
     assert store.newest_valid() == newest
@@ -75,10 +77,10 @@ def test_a_file_of_another_kind_or_step_is_found(tmp_path, name):
 def test_a_checkpoint_under_another_name_is_found(tmp_path):
     """A directory renamed to look newer is not taken for that step."""
     store = store_of(tmp_path, 1, 2)
-    shutil.copytree(store.directory / "step-00000001", store.directory / "step-00000009")
-    assert store.newest_valid() == store.directory / "step-00000002"
+    shutil.copytree(store.active / "step-00000001", store.active / "step-00000009")
+    assert store.newest_valid() == store.active / "step-00000002"
     assert store.problems["step-00000009"] == ["it is the checkpoint of step 1 under another name"]
-    shutil.copytree(store.directory / "step-00000001", tmp_path / "backup")
+    shutil.copytree(store.active / "step-00000001", tmp_path / "backup")
     assert is_state(load(tmp_path / "backup"), 1)
 
 
@@ -87,16 +89,14 @@ def test_a_checkpoint_under_another_name_is_found(tmp_path):
 
 def resealed(path, edit):
     """Change the manifest and give it a digest that fits, as an attacker would."""
-    from tolaria.disk import checkpoint
-
     manifest = json.loads((path / "manifest.json").read_text())
     edit(manifest)
     for name, record in manifest["files"].items():
         if (path / name).is_file():
             data = (path / name).read_bytes()
-            record |= {"size_bytes": len(data), "blake2b": checkpoint._digest(data)}
-    decoded = checkpoint.msgspec.convert(manifest, checkpoint.Manifest)
-    (path / "manifest.json").write_bytes(checkpoint._sealed(decoded))
+            record |= {"size_bytes": len(data), "blake2b": digest(data)}
+    decoded = msgspec.convert(manifest, Manifest)
+    (path / "manifest.json").write_bytes(sealed(decoded))
 
 
 @pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "state.json/", "STATE.JSON", ""])
@@ -114,8 +114,8 @@ def test_a_manifest_of_another_format_is_refused_by_number(tmp_path):
     path = store_of(tmp_path, 1).newest_valid()
     resealed(path, lambda m: m["files"].pop("state.json"))
     assert verify(path) == ["manifest.json does not list state.json"]
-    resealed(path, lambda m: m.update(format=2))
-    assert "of format 2 and this version reads 1" in verify(path)[0]
+    resealed(path, lambda m: m.update(format=3))
+    assert "of format 3 and this version reads 1 to 2" in verify(path)[0]
 
 
 HOSTILE = {

@@ -99,7 +99,7 @@ def test_espers_checkpoint_goes_on_bit_identical(tmp_path: Path, build: Any) -> 
     options = {"schedule": THREE, "veto": False, "checkpoint": True, "keep_checkpoints": 9}
     first = esper(tmp_path / "first", **options)
     whole = fit(build, [first], max_epochs=5)
-    paths = sorted((tmp_path / "first" / "checkpoints").iterdir())
+    paths = sorted((tmp_path / "first" / "checkpoints" / "active").iterdir())
     assert len(paths) == 5
     for path in paths[:4]:
         second = esper(tmp_path / path.name, **options)

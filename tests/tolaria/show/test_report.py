@@ -146,17 +146,22 @@ def test_the_page_tells_the_whole_run() -> None:
             assert f"{life.blueprint}, {life.parameters:,} params" in text
     for decision in view.decisions:
         if decision.commands:
-            assert decision.cause in text
+            assert decision.cause.replace("+-", "\u00b1") in text
     for stage in Stage:
         if stage not in (Stage.DORMANT, Stage.CANCELLED):
             assert stage.name.lower().replace("_", " ") in text
+
+
+def of_class(page: ET.Element, name: str) -> list[ET.Element]:
+    return [element for element in page.iter() if name in (element.get("class") or "").split()]
 
 
 def test_each_strip_shows_the_stages_its_seed_passed() -> None:
     """The culled seed's strip has a segment for each stage, and its alpha stops at the cull."""
     view = view_of(RUN)
     culled = next(life for life in view.seeds if life.stage == Stage.CULLED)
-    titles = [element.text or "" for element in parsed(render(view)).iter("title")]
+    page = parsed(render(view))
+    titles = [element.get("title") or "" for element in of_class(page, "stage")]
     mine = [title for title in titles if title.startswith(f"{culled.seed}: ")]
     assert [title.split(": ")[1].split(" after")[0] for title in mine] == [
         "training",
@@ -165,6 +170,77 @@ def test_each_strip_shows_the_stages_its_seed_passed() -> None:
         "evaluating",
         "culled",
     ]
+    row = next(r for r in of_class(page, "life") if culled.seed in "".join(r.itertext()))
+    (alpha,) = of_class(row, "alpha")
+    last = (alpha.get("points") or "").split()[-1]
+    assert float(last.split(",")[0]) == pytest.approx(100 * 23 / 30, abs=1e-3)
+    assert "culled after epoch 23" in "".join(row.itertext())
+
+
+@pytest.mark.parametrize("events", [RUN, hostile_events(HOSTILE)], ids=["whole", "hostile"])
+def test_drawings_are_as_wide_as_the_page_lets_them_be(events: list[leyline.Event]) -> None:
+    """Across, all that is drawn is measured in percent of its place, and lies within it."""
+    page = parsed(render(view_of(events)))
+    drawings = of_class(page, "plot") + of_class(page, "interval")
+    assert len(drawings) >= 4
+    shares = []
+    for drawing in drawings:
+        assert not {"width", "viewBox"} & set(drawing.attrib)
+        for element in drawing.iter():
+            places = [element.get(name) for name in ("x", "x1", "x2", "cx") if element.get(name)]
+            assert all(str(place).endswith("%") for place in places)
+            shares += [float(str(place)[:-1]) for place in places]
+            points = (element.get("points") or "").split()
+            shares += [float(point.split(",")[0]) for point in points]
+    for stage in of_class(page, "stage"):
+        lengths = re.findall(r"([\d.]+)%", stage.get("style") or "")
+        shares.append(sum(map(float, lengths)))
+    assert min(shares) >= -2
+    assert max(shares) <= 102
+
+
+def test_a_narrow_page_can_name_every_cell() -> None:
+    """Each cell of a table that is turned into cards carries the heading of its column."""
+    page = parsed(render(view_of(RUN)))
+    tables = of_class(page, "cards")
+    assert len(tables) == 2
+    for table in tables:
+        heads = ["".join(head.itertext()) for head in table.iter("th")]
+        for row in table.findall("tbody/tr"):
+            assert [cell.get("data-of") for cell in row] == heads
+            assert all(heads)
+
+
+def test_names_of_blueprints_are_not_broken() -> None:
+    """A blueprint's name stays in one piece; names of sites may be broken at any place."""
+    page = parsed(render(view_of(RUN)))
+    blueprints = [cell for cell in page.iter("td") if cell.get("data-of") == "blueprint"]
+    assert len(blueprints) > 3
+    assert {cell.get("class") for cell in blueprints} == {"word"}
+    (style,) = page.iter("style")
+    assert ".num, .word { white-space: nowrap;" in (style.text or "")
+    assert ".name { overflow-wrap: anywhere;" in (style.text or "")
+
+
+def test_metrics_that_end_alike_have_labels_apart() -> None:
+    """Six losses at the foot of a plot have labels 16 pixels or more apart, above its axis."""
+    metrics = {f"loss_{number}": 2.0 * (number == 0) for number in range(7)}
+    event = leyline.EpochMetrics(
+        epoch=1, num_epochs=1, step=1, metrics=metrics, parameters=1, stages={}
+    )
+    page = parsed(render(view_of([event])))
+    heights = sorted(float(label.get("y") or "") for label in of_class(page, "end"))
+    assert len(heights) == 7
+    assert all(b - a >= 16 for a, b in pairwise(heights))
+    (axis,) = {float(line.get("y1") or "") for line in of_class(page, "axis")}
+    assert heights[-1] < axis
+
+
+def test_a_seed_s_name_is_explained_where_it_stands() -> None:
+    """The report says what the name of a seed with an earlier life is made of."""
+    assert "block1/0 names place 0 at the site block1; (life 2): number 2" in words(
+        render(view_of(RUN))
+    )
 
 
 def test_a_line_does_not_bridge_what_was_not_measured() -> None:

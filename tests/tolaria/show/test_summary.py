@@ -9,9 +9,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
+import leyline
 from oona import BusStatistics
 from tests.tolaria.show.events import a_run
-from tolaria.show.summary import decisions_table, seeds_table, summarise
+from tolaria.show.summary import decisions_table, scores_table, seeds_table, summarise
 from tolaria.show.view import RunView
 
 LEDGER = BusStatistics(offered=9, delivered=6, dropped=1, queued=2, state="closed", url="unix:///x")
@@ -43,6 +44,7 @@ def test_the_summary_says_what_the_run_came_to(view: RunView) -> None:
         "28,938 -> 30,622 (+1,684, +5.8 %)",
         f"{before:.4g} at epoch 4, before growth -> {after:.4g}",
         "test_acc    0.943",
+        "block1/0 names place 0 at the site block1; (life 2): number 2 of those tried there",
         "culled block3/3: without it the loss is lower",
         "40 candidates cancelled",
         f"{view.latency(95).total:.2f} ms  18 ms",
@@ -63,6 +65,30 @@ def test_the_summary_fits_the_terminal(view: RunView, width: int) -> None:
     assert max(cell_len(line) for line in text.splitlines()) <= width
     assert "+0.0253 +- 0.0033" in text
     assert "-0.0060 +- 0.0020" in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_race_s_figures_are_whole_where_names_are_cut(width: int) -> None:
+    """However long the names, every gain, threshold and count of parameters is there in full."""
+    scores = [
+        leyline.Score(
+            seed=f"encoder.layers.{number}.attention.projection/0",
+            site=f"encoder.layers.{number}.attention.projection",
+            blueprint="dilated_depthwise_conv",
+            parameters=1_234_567,
+            gain=0.1234,
+            gain_error=0.0123,
+            threshold=0.0456,
+            steps=50,
+            chosen=False,
+        )
+        for number in range(12)
+    ]
+    lines = printed(scores_table(scores), width).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    whole = [line for line in lines if line.rstrip().endswith("1,234,567")]
+    assert len(whole) == 10
+    assert all("+0.1234 +- 0.0123  +0.0456" in line for line in whole)
 
 
 def test_a_run_without_events_can_be_summed_up() -> None:

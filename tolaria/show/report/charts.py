@@ -10,17 +10,16 @@ from leyline import BoundaryTiming, Stage
 from leyline.limits import BOUNDARY_MS
 from tolaria.show.latency import boundary_ms
 from tolaria.show.report import svg
+from tolaria.show.report.axes import AXIS_HEIGHT, epoch_axis, epoch_scale, value_axis
 from tolaria.show.view import RunView
 
-WIDTH: Final = 960
-LEFT: Final = 64
-RIGHT: Final = 150
-"""Margin for the names of lines, at their ends."""
+PARTS: Final = ("gather", "decide", "apply")
 _PLOT_HEIGHT: Final = 210
-_BOTTOM: Final = 42
-_GLYPH_STEP: Final = 13
-_NAME_CHARS: Final = 20
-_PARTS: Final = ("gather", "decide", "apply")
+_TOP: Final = 12
+_GLYPH_STEP: Final = 14
+_LABEL_STEP: Final = 18
+"""Between the labels at the ends of lines, so that letters of 12 pixels never touch."""
+_NAME_CHARS: Final = 16
 
 GLYPHS: Final[Mapping[Stage, str]] = {
     Stage.GRAFTING: "M0,-5 L5,4 L-5,4 Z",
@@ -56,38 +55,10 @@ def lifecycle_events(view: RunView) -> list[Event]:
     return sorted(events)
 
 
-def glyph(x: float, y: float, stage: Stage, title: str = "") -> str:
-    """A lifecycle mark."""
+def glyph(stage: Stage, title: str = "") -> str:
+    """A lifecycle mark around the origin."""
     tip = f"<title>{svg.escape(title)}</title>" if title else ""
-    return (
-        f'<path d="{GLYPHS[stage]}" transform="translate({x:.1f},{y:.1f})" '
-        f'class="glyph s{stage.value}">{tip}</path>'
-    )
-
-
-def epoch_scale(last: int, first: int = 0) -> svg.Scale:
-    """The epochs' axis, alike in these charts, so that they can be read one below the other."""
-    return svg.Scale(first, max(last, first + 1), LEFT, WIDTH - RIGHT)
-
-
-def epoch_axis(x: svg.Scale, y: float) -> list[str]:
-    """The axis line, its ticks and its name."""
-    parts = [svg.line(x.start_px, y, x.end_px, y, "axis")]
-    for tick in svg.whole_ticks(int(x.low), int(x.high), 10):
-        parts.append(svg.line(x(tick), y, x(tick), y + 4, "axis"))
-        parts.append(svg.text(x(tick), y + 17, str(tick), anchor="middle", css="tick"))
-    middle = (x.start_px + x.end_px) / 2
-    return [*parts, svg.text(middle, y + 34, "epoch", anchor="middle", css="axis-name")]
-
-
-def value_axis(x: svg.Scale, y: svg.Scale, name: str) -> list[str]:
-    """Horizontal grid lines with their values, and the name of what is drawn, with its unit."""
-    parts = []
-    for tick in svg.ticks(y.low, y.high, 5):
-        parts.append(svg.line(x.start_px, y(tick), x.end_px, y(tick), "grid"))
-        label = svg.tick_label(tick)
-        parts.append(svg.text(x.start_px - 8, y(tick) + 4, label, anchor="end", css="tick"))
-    return [*parts, svg.text(x.start_px, 14, name, css="axis-name")]
+    return f'<path d="{GLYPHS[stage]}" class="glyph s{stage.value}">{tip}</path>'
 
 
 def metric_chart(
@@ -101,63 +72,91 @@ def metric_chart(
     values = [value for points in series.values() for _, value in points if math.isfinite(value)]
     if not values:
         return '<p class="none">Nothing was measured.</p>'
-    depth = max((level + 1 for _, level in _stacked(events)), default=0)
-    top = 30 + depth * _GLYPH_STEP
-    x = epoch_scale(last_epoch)
-    low, high = min(values), max(values)
-    pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    y = svg.Scale(low - pad, high + pad, top + _PLOT_HEIGHT, top)
-    parts = value_axis(x, y, f"{title} ({unit})") + epoch_axis(x, top + _PLOT_HEIGHT)
-    for event, level in _stacked(events):
-        at = x(event.epoch)
-        parts.append(svg.line(at, top, at, top + _PLOT_HEIGHT, f"mark s{event.stage.value}"))
-        words = f"{GLYPH_WORDS[event.stage]} after epoch {event.epoch}: {event.seed}"
-        parts.append(glyph(at, top - 8 - level * _GLYPH_STEP, event.stage, words))
-    ends = []
-    for number, points in enumerate(series.values()):
+    stacked = _stacked(events)
+    top = _TOP + max((level + 1 for _, level in stacked), default=0) * _GLYPH_STEP
+    bottom = top + _PLOT_HEIGHT
+    x, y = epoch_scale(last_epoch), _value_scale(values, bottom, top)
+    parts = value_axis(x, y) + epoch_axis(x, bottom)
+    for event, level in stacked:
+        parts.append(_mark(event, x(event.epoch), top, bottom, top - 8 - level * _GLYPH_STEP))
+    lines: list[str] = []
+    labels: list[tuple[str, float]] = []
+    ends: list[float] = []
+    for number, (name, points) in enumerate(series.items()):
         css = f"line c{number % 6}"
         runs = _unbroken(points)
-        parts += [svg.polyline([(x(at), y(value)) for at, value in run], css) for run in runs]
-        ends.append(y(runs[-1][-1][1]) if runs else y.start_px)
-    heights = svg.spread(ends, 15, top + 6, top + _PLOT_HEIGHT)
-    for number, (name, height) in enumerate(zip(series, heights, strict=True)):
-        last = next((v for _, v in reversed(series[name]) if math.isfinite(v)), math.nan)
-        label = f"{svg.shorten(name, _NAME_CHARS - 6)} {last:.3g}"
-        css = f"series c{number % 6}"
-        parts.append(svg.text(x.end_px + 10, height + 4, label, css=css))
-    return svg.figure(WIDTH, top + _PLOT_HEIGHT + _BOTTOM, f"{title} per epoch", parts)
+        for run in runs:
+            drawn = [(x(at), y(value)) for at, value in run]
+            if len(drawn) > 1:
+                lines.append(svg.polyline(drawn, css))
+            else:
+                parts.append(svg.dot(*drawn[0], css))
+        last = runs[-1][-1][1] if runs else math.nan
+        ends.append(y(last) if runs else bottom)
+        labels.append((name, last))
+    parts.append(svg.stretched(bottom, lines))
+    heights = svg.spread(ends, _LABEL_STEP, top + 4, bottom - 8)
+    for number, ((name, last), height) in enumerate(zip(labels, heights, strict=True)):
+        label, css = f"{svg.shorten(name, _NAME_CHARS)} {last:.3g}", f"series end c{number % 6}"
+        parts.append(svg.text(x.end, height + 4, label, dx=10, css=css))
+    drawing = svg.plot(bottom + AXIS_HEIGHT, f"{title} per epoch", parts)
+    return _chart(f"{title} ({unit})", drawing, _keys(labels))
 
 
 def latency_chart(boundaries: Sequence[BoundaryTiming], last_epoch: int) -> str:
     """Each boundary's parts as one bar, against the limit."""
     if not boundaries:
         return '<p class="none">No boundary was timed.</p>'
-    top = 30.0
+    bottom = float(_TOP + _PLOT_HEIGHT)
     x = epoch_scale(last_epoch)
     slowest = max(boundary_ms(timing).total for timing in boundaries)
-    y = svg.Scale(0, max(BOUNDARY_MS, slowest) * 1.08, top + _PLOT_HEIGHT, top)
-    parts = value_axis(x, y, "boundary (ms)") + epoch_axis(x, top + _PLOT_HEIGHT)
-    width = min(18.0, max(1.0, (x(1) - x(0)) * 0.62))
+    y = svg.Scale(0, max(BOUNDARY_MS, slowest) * 1.12, bottom, _TOP)
+    parts = value_axis(x, y) + epoch_axis(x, bottom)
+    width = min(2.0, (x(1) - x(0)) * 0.62)
     for timing in boundaries:
         base = 0.0
-        for number, (part, ms) in enumerate(zip(_PARTS, boundary_ms(timing), strict=False)):
-            height = y(base) - y(base + ms)
+        for number, (part, ms) in enumerate(zip(PARTS, boundary_ms(timing), strict=False)):
             words = f"epoch {timing.epoch}: {part} {ms:.2f} ms"
-            parts.append(
-                svg.rect(
-                    x(timing.epoch) - width / 2,
-                    y(base + ms),
-                    width,
-                    height,
-                    f"bar c{number}",
-                    words,
-                )
-            )
+            left, upper = x(timing.epoch) - width / 2, y(base + ms)
+            parts.append(svg.rect(left, upper, width, y(base) - upper, f"bar c{number}", words))
             base += ms
-    parts.append(svg.line(x.start_px, y(BOUNDARY_MS), x.end_px, y(BOUNDARY_MS), "limit"))
-    limit = f"limit {BOUNDARY_MS:g} ms"
-    parts.append(svg.text(x.end_px + 10, y(BOUNDARY_MS) + 4, limit, css="label over"))
-    return svg.figure(WIDTH, top + _PLOT_HEIGHT + _BOTTOM, "boundary latency per epoch", parts)
+    limit = y(BOUNDARY_MS)
+    parts.append(svg.line(x.start, limit, x.end, limit, "limit"))
+    parts.append(svg.text(x.end, limit - 6, f"limit {BOUNDARY_MS:g} ms", anchor="end", css="over"))
+    drawing = svg.plot(bottom + AXIS_HEIGHT, "boundary latency per epoch", parts)
+    return _chart("boundary (ms)", drawing)
+
+
+def _chart(name: str, drawing: str, keys: str = "") -> str:
+    """A drawing under its name and unit."""
+    caption = f"<figcaption>{svg.escape(name)}</figcaption>"
+    return f'<figure class="chart">{caption}{keys}{drawing}</figure>'
+
+
+def _keys(labels: Sequence[tuple[str, float]]) -> str:
+    """The lines' names where the page is too narrow for them at the lines' ends."""
+    items = "".join(
+        f'<li class="c{number % 6}"><span class="swatch"></span>{svg.escape(name)} {last:.3g}</li>'
+        for number, (name, last) in enumerate(labels)
+    )
+    return f'<ul class="legend keys">{items}</ul>'
+
+
+def _mark(event: Event, x: float, top: float, bottom: float, height: float) -> str:
+    """What happened to a seed: a line through the plot, and its glyph above."""
+    words = f"{GLYPH_WORDS[event.stage]} after epoch {event.epoch}: {event.seed}"
+    return (
+        svg.line(x, top, x, bottom, f"mark s{event.stage.value}")
+        + f'<svg x="{svg.percent(x)}" y="{height:.1f}" class="at">{glyph(event.stage, words)}</svg>'
+    )
+
+
+def _value_scale(values: Sequence[float], bottom: float, top: float) -> svg.Scale:
+    """From the smallest to the largest with a little room, but not below zero for that."""
+    low, high = min(values), max(values)
+    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    floor = low - room if low < 0 else max(low - room, 0.0)
+    return svg.Scale(floor, high + room, bottom, top)
 
 
 def _stacked(events: Sequence[Event]) -> list[tuple[Event, int]]:

@@ -119,7 +119,7 @@ def _metrics(view: RunView) -> str:
 def _mark_legend(events: list[charts.Event]) -> str:
     stages = sorted({event.stage for event in events})
     items = "".join(
-        f'<li><svg viewBox="-7 -7 14 14" aria-hidden="true">{charts.glyph(0, 0, stage)}</svg>'
+        f'<li><svg viewBox="-7 -7 14 14" aria-hidden="true">{charts.glyph(stage)}</svg>'
         f"{charts.GLYPH_WORDS[stage]}</li>"
         for stage in stages
     )
@@ -141,7 +141,7 @@ def _boundary(view: RunView) -> str:
         return '<h2>Boundaries</h2>\n<p class="none">No boundary was timed.</p>'
     items = "".join(
         f'<li><span class="swatch c{number}"></span>{part}</li>'
-        for number, part in enumerate(("gather", "decide", "apply"))
+        for number, part in enumerate(charts.PARTS)
     )
     return (
         f'<h2>Boundaries</h2>\n<ul class="legend">{items}</ul>'

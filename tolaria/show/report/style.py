@@ -27,67 +27,132 @@ _LINES: Final = (
     ("#7f7f26", "#c9c95a"),
 )
 
-_RULES: Final = """
+_PAGE: Final = """
 * { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
 body { margin: 0 auto; max-width: 1040px; padding: 32px 24px 64px; color: var(--ink);
   background: var(--paper); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
 h1 { margin: 0; font-size: 26px; font-weight: 650; overflow-wrap: anywhere; }
-h2 { margin: 40px 0 8px; font-size: 18px; font-weight: 650; }
-p { margin: 4px 0 8px; max-width: 76ch; }
+h2 { margin: 44px 0 10px; font-size: 18px; font-weight: 650; }
+p { margin: 4px 0 8px; max-width: 76ch; overflow-wrap: anywhere; }
 .sub, .none, .note { color: var(--muted); }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr));
+.note { font-size: 13.5px; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(172px, 1fr));
   gap: 12px; margin: 24px 0 8px; padding: 0; }
 .figures div { background: var(--card); border: 1px solid var(--rule); border-radius: 8px;
   padding: 12px 14px; }
 .figures dt { color: var(--muted); font-size: 13px; overflow-wrap: anywhere; }
 .figures dd { margin: 2px 0 0; font-size: 21px; font-weight: 600;
-  font-variant-numeric: tabular-nums; }
-.figures small { display: block; color: var(--muted); font-size: 13px; font-weight: 400; }
-svg { display: block; width: 100%; height: auto; margin: 6px 0; }
-svg text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: var(--ink); }
-svg text.tick { fill: var(--muted); font-size: 11.5px; font-variant-numeric: tabular-nums; }
-svg text.small { font-size: 10px; }
-svg text.axis-name { fill: var(--muted); font-weight: 600; }
-svg text.name { font-weight: 600; }
-svg text.in { font-size: 11px; fill: #14171a; }
-svg text.over { fill: var(--bad); font-weight: 600; }
-.axis { stroke: var(--muted); stroke-width: 1; }
-.grid { stroke: var(--rule); stroke-width: 1; }
-.limit { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 6 4; }
-.line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
-.line.dot { fill: var(--c); }
-.series { font-weight: 600; }
-svg text.series { fill: var(--c); }
-.bar { fill: var(--c); }
-.mark { stroke: var(--s); stroke-width: 1; stroke-dasharray: 3 3; }
-.glyph { fill: var(--s); stroke: var(--s); stroke-width: 2; }
-.stage { fill: var(--s); stroke: var(--paper); stroke-width: 1; }
-.alpha-area { fill: var(--c0); opacity: 0.18; }
-.alpha { fill: none; stroke: var(--c0); stroke-width: 1.5; }
+  font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.figures small { display: block; color: var(--muted); font-size: 13px; font-weight: 400;
+  line-height: 1.4; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 4px 0 10px;
   padding: 0; font-size: 13px; color: var(--muted); }
 .legend li { display: flex; align-items: center; gap: 6px; }
-.legend svg { width: 14px; height: 14px; margin: 0; }
+.legend svg { width: 14px; height: 14px; }
+.legend.keys { display: none; }
 .swatch { width: 12px; height: 12px; border-radius: 3px; background: var(--s, var(--c)); }
+.swatch.blend { background: none; border-top: 2px solid var(--c0); border-radius: 0; height: 0; }
+"""
+
+_DRAWINGS: Final = """
+.chart { margin: 10px 0 18px; padding: 0 168px 0 56px; }
+.chart figcaption { color: var(--muted); font-size: 13px; font-weight: 600; }
+.plot { display: block; width: 100%; overflow: visible; }
+.plot .at { overflow: visible; }
+.plot text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: var(--ink); }
+.plot .tick { fill: var(--muted); font-size: 11.5px; font-variant-numeric: tabular-nums; }
+.plot .axis-name { fill: var(--muted); font-weight: 600; }
+.plot .over { fill: var(--bad); font-weight: 600; }
+.plot .series { fill: var(--c); font-weight: 600; }
+.axis { stroke: var(--muted); stroke-width: 1; }
+.grid { stroke: var(--rule); stroke-width: 1; }
+.limit { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 6 4; }
+polyline { fill: none; vector-effect: non-scaling-stroke; }
+.line { stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
+.line.dot { fill: var(--c); }
+.bar { fill: var(--c); }
+.mark { stroke: var(--s); stroke-width: 1; stroke-dasharray: 3 3; }
+.glyph { fill: var(--s); stroke: var(--s); stroke-width: 2; }
+.alpha-area { fill: var(--c0); opacity: 0.18; }
+.alpha { stroke: var(--c0); stroke-width: 1.5; }
+.lives { margin: 10px 0 18px; padding-right: 12px; }
+.life { display: grid; grid-template-columns: 220px minmax(0, 1fr); column-gap: 24px; }
+.who { margin: 0; text-align: right; font-size: 13px; line-height: 1.35; color: var(--muted); }
+.who b { display: block; color: var(--ink); font-weight: 600; }
+.who span { display: block; }
+.track { position: relative; }
+/* A word that does not fit into its stage wraps to a second line, which is out of sight. */
+.stage { position: absolute; top: 0; height: 18px; overflow: hidden; background: var(--s);
+  border-right: 1px solid var(--paper); display: flex; flex-wrap: wrap; justify-content: center;
+  align-content: flex-start; }
+.stage::before { content: ""; width: 1px; height: 18px; }
+.stage b { padding: 0 4px; font-size: 11px; font-weight: 400; line-height: 18px; color: #14171a;
+  white-space: nowrap; }
+.stage.end { width: 6px; }
+.interval { display: block; width: 150px; height: 14px; margin: 3px 0 0; overflow: visible; }
+.interval .whisker { stroke: var(--ink); stroke-width: 1.5; }
+.interval .zero { stroke: var(--muted); stroke-width: 1; }
+.interval .needed { stroke: var(--bad); stroke-width: 1.5; }
+.interval circle { fill: var(--ink); }
+"""
+
+_TABLES: Final = """
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; margin: 6px 0; }
 th { text-align: left; color: var(--muted); font-weight: 600; font-size: 13px; }
 th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--rule); vertical-align: top;
   overflow-wrap: break-word; }
-table.narrow { width: auto; }
-td.name { overflow-wrap: anywhere; min-width: 120px; }
-.num { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-tr.hold td { color: var(--muted); }
-tr.chosen td { font-weight: 650; }
-tr.scores > td { padding: 0 0 10px 24px; }
+table.narrow, table.tight { width: auto; }
+.name { overflow-wrap: anywhere; min-width: 9em; }
+.num { text-align: right; }
+.num, .word { white-space: nowrap; font-variant-numeric: tabular-nums; }
 td.what { font-weight: 600; }
-details summary { cursor: pointer; color: var(--muted); font-size: 13px; padding: 4px 0; }
+.log { table-layout: fixed; }
+.log td { overflow-wrap: anywhere; }
+.log > thead th:nth-child(1) { width: 84px; }
+.log > thead th:nth-child(2) { width: 32%; }
+tr.hold td { color: var(--muted); font-weight: 400; }
+tr.chosen td { font-weight: 650; }
+tr.raced td { border-bottom: 0; }
+tr.scores > td { padding-top: 0; }
+summary { cursor: pointer; color: var(--muted); font-size: 13px; }
 .bad { color: var(--bad); font-weight: 600; }
-.interval { width: 150px; height: 14px; margin: 3px 0 0; }
-.interval .whisker { stroke: var(--ink); stroke-width: 1.5; }
-.interval .zero { stroke: var(--muted); stroke-width: 1; }
-.interval .needed { stroke: var(--bad); stroke-width: 1.5; }
-.interval circle { fill: var(--ink); }
+"""
+
+_NARROW: Final = """
+@media (max-width: 720px) {
+  body { padding: 20px 16px 48px; }
+  .figures { gap: 8px; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); }
+  .chart { padding: 0 6px 0 40px; }
+  .chart figcaption, .chart .legend { margin-left: -40px; }
+  .plot .end { display: none; }
+  .legend.keys { display: flex; }
+  .lives { padding: 0 6px; }
+  .life { display: block; margin-top: 10px; }
+  .who { margin: 0 -6px 3px; text-align: left; }
+  .who b, .who span { display: inline; }
+  .who span + span::before { content: "\\00b7\\00a0"; }
+  .cards > thead, .log > thead { display: none; }
+  .cards tr, .cards td { display: block; }
+  .cards tr { padding: 8px 0; border-bottom: 1px solid var(--rule); }
+  .cards td { display: grid; grid-template-columns: 116px minmax(0, 1fr); text-align: left;
+    padding: 1px 0; border: 0; white-space: normal; overflow-wrap: anywhere; }
+  .cards td::before { content: attr(data-of); color: var(--muted); font-size: 13px; }
+  .log, .log > tbody { display: block; }
+  .log > tbody > tr { display: grid; grid-template-columns: 44px minmax(0, 1fr);
+    column-gap: 12px; padding: 7px 0; border-bottom: 1px solid var(--rule); }
+  .log > tbody > tr > td { grid-column: 2; width: auto; min-width: 0; padding: 0; border: 0; }
+  .log > tbody > tr > td.num { grid-column: 1; }
+  .log > tbody > tr.raced { border-bottom: 0; }
+  .log > tbody > tr.scores { display: block; padding: 0 0 7px; }
+  .log > tbody > tr.scores > td:empty { display: none; }
+  .scores > td { display: block; }
+  .tight { font-size: 13px; }
+  .tight th, .tight td { padding-right: 10px; }
+  .tight .name { min-width: 4em; }
+  details > summary { padding-left: 56px; }
+}
 @media print { body { max-width: none; } }
 """
 
@@ -108,7 +173,10 @@ def style_sheet() -> str:
         f":root {{ color-scheme: light dark; {light} }}\n"
         f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
         + "\n".join(classes)
-        + _RULES
+        + _PAGE
+        + _DRAWINGS
+        + _TABLES
+        + _NARROW
     )
 
 

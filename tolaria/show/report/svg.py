@@ -1,4 +1,8 @@
-"""The few drawing primitives the charts are made of; every text is escaped here."""
+"""The few drawing primitives the charts are made of; every text is escaped here.
+
+Across, all is measured in percent of the plot's width, and in pixels down: so a chart fills a wide
+page and a narrow one alike, with letters of one size.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,8 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from tolaria.show.phrases import clean
-
-CHAR_WIDTH: Final = 6.4
-"""Average width of a character in a label, in pixels, for fitting text."""
 
 
 def escape(text: str) -> str:
@@ -30,17 +30,17 @@ def shorten(text: str, num_chars: int) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values to pixels, linearly."""
+    """Maps values to places on the page, linearly: pixels down, percent across."""
 
     low: float
     high: float
-    start_px: float
-    end_px: float
+    start: float
+    end: float
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value."""
+        """The place of a value."""
         span = (self.high - self.low) or 1.0
-        return self.start_px + (value - self.low) / span * (self.end_px - self.start_px)
+        return self.start + (value - self.low) / span * (self.end - self.start)
 
 
 def ticks(low: float, high: float, num: int) -> list[float]:
@@ -65,32 +65,50 @@ def tick_label(value: float) -> str:
     return f"{round(value, 10):g}"
 
 
-def text(x: float, y: float, content: str, *, anchor: str = "start", css: str = "label") -> str:
-    """A label; `css` names its class."""
+def percent(x: float) -> str:
+    """A horizontal place or length as a share of the plot's width, which a page may change."""
+    return f"{x:.3f}%"
+
+
+def text(
+    x: float, y: float, content: str, *, dx: float = 0, anchor: str = "start", css: str = "label"
+) -> str:
+    """A label `dx` pixels beside x; `css` names its class."""
+    beside = f' dx="{dx:g}"' if dx else ""
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">'
+        f'<text x="{percent(x)}" y="{y:.1f}"{beside} text-anchor="{anchor}" class="{css}">'
         f"{escape(content)}</text>"
     )
 
 
 def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
     """A straight line."""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}" />'
+    ends = f'x1="{percent(x1)}" y1="{y1:.1f}" x2="{percent(x2)}" y2="{y2:.1f}"'
+    return f'<line {ends} class="{css}" />'
 
 
 def rect(x: float, y: float, width: float, height: float, css: str, title: str = "") -> str:
     """A filled box, with a tooltip if a title is given."""
-    box = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" class="{css}"'
+    place = f'x="{percent(x)}" y="{y:.1f}" width="{percent(width)}" height="{height:.1f}"'
+    box = f'<rect {place} class="{css}"'
     return f"{box}><title>{escape(title)}</title></rect>" if title else f"{box} />"
 
 
 def polyline(points: Sequence[tuple[float, float]], css: str) -> str:
-    """A line through points; a lone point is drawn as a dot."""
-    if len(points) == 1:
-        (x, y) = points[0]
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" class="{css} dot" />'
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    """A line through points, to stand in `stretched`."""
+    path = " ".join(f"{x:.3f},{y:.1f}" for x, y in points)
     return f'<polyline points="{path}" class="{css}" />'
+
+
+def dot(x: float, y: float, css: str) -> str:
+    """A lone point."""
+    return f'<circle cx="{percent(x)}" cy="{y:.1f}" r="2.5" class="{css} dot" />'
+
+
+def stretched(height: float, lines: Sequence[str]) -> str:
+    """Polylines made as wide as the plot: their points take no percentages."""
+    box = f'viewBox="0 0 100 {height:g}" height="{height:g}" preserveAspectRatio="none"'
+    return f'<svg class="stretch" {box}>{"".join(lines)}</svg>' if lines else ""
 
 
 def spread(wanted: Sequence[float], gap_px: float, low: float, high: float) -> list[float]:
@@ -108,10 +126,10 @@ def spread(wanted: Sequence[float], gap_px: float, low: float, high: float) -> l
     return [placed[index] for index in range(len(wanted))]
 
 
-def figure(width: float, height: float, label: str, parts: Sequence[str]) -> str:
-    """A whole drawing, scaled to the page's width, with a name for readers that cannot see it."""
+def plot(height: float, label: str, parts: Sequence[str]) -> str:
+    """A drawing as wide as its place on the page, with a name for readers that cannot see it."""
     return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
+        f'<svg class="plot" height="{height:g}" role="img" aria-label="{escape(label)}">'
         + "".join(parts)
         + "</svg>"
     )

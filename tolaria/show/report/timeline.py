@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from leyline import Stage
-from tolaria.show.lives import SeedLife
-from tolaria.show.phrases import counted, stage_word
+from tolaria.show.lives import SeedLife, Span
+from tolaria.show.phrases import counted, life_name, stage_word
 from tolaria.show.report import svg
-from tolaria.show.report.charts import WIDTH, epoch_axis
+from tolaria.show.report.axes import AXIS_HEIGHT, epoch_axis, epoch_grid, epoch_scale
 
-_LEFT: Final = 236
-_RIGHT: Final = 124
-"""Margin for the name of what ended a life at the last epoch."""
 _STRIP_HEIGHT: Final = 18
+"""As .strip has it in the style sheet."""
 _ALPHA_HEIGHT: Final = 24
-_ROW_HEIGHT: Final = 66
-_TOP: Final = 8
-_NAME_CHARS: Final = 26
+_TRACK_HEIGHT: Final = 62
 _REMOVED: Final = (Stage.CULLED, Stage.ROLLED_BACK)
 _STAGES: Final = tuple(stage for stage in Stage if stage not in (Stage.DORMANT, Stage.CANCELLED))
 """Stages that a strip can show: candidates that were cancelled get no strip."""
@@ -28,51 +24,39 @@ def timeline(lives: Sequence[SeedLife], last_epoch: int) -> str:
     """One row per life: its name, its strip of stages and its alpha."""
     if not lives:
         return '<p class="none">No seed has touched the network.</p>'
-    x = svg.Scale(0, max(last_epoch, 1), _LEFT, WIDTH - _RIGHT)
-    bottom = _TOP + len(lives) * _ROW_HEIGHT
-    parts = [
-        svg.line(x(tick), _TOP, x(tick), bottom, "grid")
-        for tick in svg.whole_ticks(0, int(x.high), 10)
-    ]
-    for row, life in enumerate(lives):
-        parts += _row(life, x, _TOP + row * _ROW_HEIGHT, last_epoch)
-    parts += epoch_axis(x, bottom)
-    return svg.figure(WIDTH, bottom + 42, "stages and alpha of each seed", parts)
+    x = epoch_scale(last_epoch)
+    rows = "".join(_row(life, x, last_epoch) for life in lives)
+    axis = svg.plot(AXIS_HEIGHT, "epochs", epoch_axis(x, 0.5))
+    return f'<div class="lives">{rows}<div class="life"><p class="who"></p>{axis}</div></div>'
 
 
-def _row(life: SeedLife, x: svg.Scale, top: float, last_epoch: int) -> list[str]:
-    number = f", life {life.life}" if life.life > 1 else ""
-    name = svg.shorten(life.seed, _NAME_CHARS - len(number)) + number
-    size = f"{svg.shorten(life.blueprint, 16)}, {life.parameters:,}"
-    parts = [
-        svg.text(_LEFT - 28, top + 14, name, anchor="end", css="name"),
-        svg.text(_LEFT - 28, top + 30, f"{size} params", anchor="end", css="tick"),
-    ]
-    for span in life.spans(last_epoch):
-        parts += _segment(life, span.stage, span.start, span.end, x, top)
-    return parts + _alpha(life, x, top + _STRIP_HEIGHT + 4, last_epoch)
+def _row(life: SeedLife, x: svg.Scale, last_epoch: int) -> str:
+    name = svg.escape(life_name(life))
+    what = f"{svg.escape(life.blueprint)}, {life.parameters:,} params"
+    spans = life.spans(last_epoch)
+    since = f"{stage_word(life.stage.name)} after epoch {spans[-1].start}" if spans else ""
+    who = f'<p class="who"><b>{name}</b> <span>{what}</span> <span>{since}</span></p>'
+    parts = [*epoch_grid(x, 0, _TRACK_HEIGHT), *_alpha(life, x, last_epoch)]
+    drawing = svg.plot(_TRACK_HEIGHT, f"alpha of {life_name(life)}", parts)
+    strip = "".join(_segment(life, span, x) for span in spans)
+    return f'<div class="life">{who}<div class="track">{drawing}{strip}</div></div>'
 
 
-def _segment(
-    life: SeedLife, stage: Stage, start: int, end: int, x: svg.Scale, top: float
-) -> list[str]:
+def _segment(life: SeedLife, span: Span, x: svg.Scale) -> str:
     """One stage; an end that frees the place is a short stop, not a stretch."""
-    word = stage_word(stage.name)
-    removed = stage in _REMOVED
-    width = 6.0 if removed else x(end) - x(start)
-    if width <= 0:
-        return []
-    words = f"{life.seed}: {word} after epoch {start}" + ("" if removed else f" to {end}")
-    parts = [svg.rect(x(start), top, width, _STRIP_HEIGHT, f"stage s{stage.value}", words)]
-    if removed:
-        parts.append(svg.text(x(start) + 11, top + 13, f"{word}, epoch {start}", css="label"))
-    elif len(word) * svg.CHAR_WIDTH + 8 <= width:
-        middle = x(start) + width / 2
-        parts.append(svg.text(middle, top + 13, word, anchor="middle", css=f"in s{stage.value}"))
-    return parts
+    word, css = stage_word(span.stage.name), f"stage s{span.stage.value}"
+    title = f"{life.seed}: {word} after epoch {span.start}"
+    place = f"left:{svg.percent(x(span.start))}"
+    if span.stage in _REMOVED:
+        return f'<span class="{css} end" style="{place}" title="{svg.escape(title)}"></span>'
+    if span.end <= span.start:
+        return ""
+    place += f";width:{svg.percent(x(span.end) - x(span.start))}"
+    title = svg.escape(f"{title} to {span.end}")
+    return f'<span class="{css}" style="{place}" title="{title}"><b>{word}</b></span>'
 
 
-def _alpha(life: SeedLife, x: svg.Scale, top: float, last_epoch: int) -> list[str]:
+def _alpha(life: SeedLife, x: svg.Scale, last_epoch: int) -> list[str]:
     """The blend weight as an area between 0 and 1; nothing where it never blended."""
     if not life.touched_host:
         return []
@@ -85,17 +69,12 @@ def _alpha(life: SeedLife, x: svg.Scale, top: float, last_epoch: int) -> list[st
     if not by_epoch:
         return []
     by_epoch[last] = by_epoch[max(by_epoch)]
+    top = _STRIP_HEIGHT + 6
     y = svg.Scale(0, 1, top + _ALPHA_HEIGHT, top)
     line = [(x(epoch), y(alpha)) for epoch, alpha in by_epoch.items()]
     area = [(line[0][0], y(0)), *line, (line[-1][0], y(0))]
-    left = line[0][0]
-    return [
-        svg.polyline(area, "alpha-area"),
-        svg.polyline(line, "alpha"),
-        svg.text(left - 5, y(1) + 8, "1", anchor="end", css="tick small"),
-        svg.text(left - 5, y(0), "0", anchor="end", css="tick small"),
-        svg.text(left - 16, y(0.5) + 4, "alpha", anchor="end", css="tick small"),
-    ]
+    parts = [svg.polyline(area, "alpha-area"), svg.polyline(line, "alpha")]
+    return [svg.stretched(_TRACK_HEIGHT, parts)]
 
 
 def shown(lives: Sequence[SeedLife]) -> list[SeedLife]:
@@ -109,7 +88,8 @@ def legend() -> str:
         f'<li><span class="swatch s{stage.value}"></span>{stage_word(stage.name)}</li>'
         for stage in _STAGES
     )
-    return f'<ul class="legend">{items}</ul>'
+    alpha = '<li><span class="swatch blend"></span>alpha, 0 to 1, below its strip</li>'
+    return f'<ul class="legend">{items}{alpha}</ul>'
 
 
 def cancelled_words(lives: Sequence[SeedLife]) -> str:

@@ -1,0 +1,106 @@
+"""What the callback costs a training step while every seed is dormant, beside an empty callback.
+
+The steps are as short as they come, so that what is around them shows. Timed is the CPU time of the
+training thread in them, which other work on the machine does not change.
+
+Run it: python -m bench callback
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from bench.pairs import Row
+from tolaria import EsperCallback
+from tolaria.commands.train import QUIET_TRAINER, quiet_lightning
+
+TITLE = "the callback in a training step, us, all seeds dormant"
+_NUM_ROUNDS = 11
+_NUM_STEPS = 600
+_NUM_TIMED = 50
+"""Steps that make one timing; of those of a fit the shortest counts."""
+
+
+class _Empty(pl.Callback):
+    """What any callback costs."""
+
+
+class _Small(pl.LightningModule):
+    """A step of two small layers, which takes the time from one of its own hooks to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 1))
+        self._start_ns = 0
+        self.step_us = math.inf
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return functional.mse_loss(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.001)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx % _NUM_TIMED == 0:
+            now_ns = time.thread_time_ns()
+            if batch_idx > _NUM_TIMED:
+                took_us = (now_ns - self._start_ns) / _NUM_TIMED / 1e3
+                self.step_us = min(self.step_us, took_us)
+            self._start_ns = now_ns
+
+
+def _step_us(callbacks: list[Any]) -> float:
+    torch.manual_seed(0)
+    data = TensorDataset(torch.randn(_NUM_STEPS, 32), torch.randn(_NUM_STEPS, 1))
+    model = _Small()
+    trainer = pl.Trainer(max_epochs=1, callbacks=callbacks, **QUIET_TRAINER)
+    trainer.fit(model, DataLoader(data))
+    return model.step_us
+
+
+def _row(claim: str, goal: str, esper: Callable[[Path], list[Any]]) -> Row:
+    costs, empties, ratios = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        _step_us([])
+        for number in range(_NUM_ROUNDS):
+            before_us, empty_us = _step_us([]), _step_us([_Empty()])
+            esper_us, after_us = _step_us(esper(Path(folder) / str(number))), _step_us([])
+            bare_us = (before_us + after_us) / 2
+            costs.append(esper_us - bare_us)
+            empties.append(empty_us - bare_us)
+            ratios.append(esper_us / empty_us)
+    cost_us, empty_us = statistics.median(costs), statistics.median(empties)
+    return Row(
+        claim=claim,
+        goal=goal,
+        found=f"{cost_us:.0f} us added to a step",
+        beside=f"an empty callback adds {empty_us:.0f} us; whole steps: "
+        f"{statistics.median(ratios):.3f} of those with the empty one",
+        met=cost_us <= empty_us,
+    )
+
+
+def rows() -> list[Row]:
+    quiet_lightning()
+
+    def esper(telemetry: str) -> Callable[[Path], list[Any]]:
+        settings = {"telemetry": telemetry, "checkpoint": False}
+        return lambda folder: [EsperCallback(run_dir=str(folder), **settings)]
+
+    goal = "<= one empty callback"
+    return [
+        _row("default policy, bus off", goal, esper("off")),
+        _row("default policy, embedded bus", goal, esper("embedded")),
+    ]

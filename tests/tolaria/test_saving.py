@@ -1,0 +1,66 @@
+"""Saving: a disk that is full is tried again after a pause, and training goes on all the while."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leyline import BreakerChange
+from tests.tolaria.plain_loops import adam, attach, faults, listen, make_host, run
+from tests.tolaria.plain_loops import one_thread as one_thread
+from tolaria.breakers import CLOSED, HALF_OPEN, OPEN
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[Any]:
+    """Sets the largest size of a file of this process, as a full disk would, until the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _num_checkpoints(run_dir: Path) -> int:
+    return len(list((run_dir / "checkpoints").rglob("manifest.json")))
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_after_three_failed_checkpoints_the_disk_is_left_alone_for_a_minute(
+    in_background: bool, tmp_path: Path, file_size_limit: Any
+) -> None:
+    """Three failures open the breaker: until its time is up nothing is tried and no fault added;
+    then one save decides, and with room again checkpoints come as before."""
+    model = make_host()
+    optimizer = adam(model)
+    settings = {
+        "policy": "hold",
+        "checkpoint": True,
+        "async_checkpoints": in_background,
+        "keep_checkpoints": 50,
+    }
+    with attach(model, optimizer, tmp_path / "run", **settings) as esper:
+        now_s = [0.0]
+        breaker = esper.breakers.checkpoint
+        breaker._clock = lambda: now_s[0]
+        events = listen(esper)
+        run(model, optimizer, esper, 1)
+        assert esper.session.newest_checkpoint() is not None  # waits for its writer
+        file_size_limit(1)  # no file can grow any more
+        run(model, optimizer, esper, 3 + in_background)
+        assert breaker.state == OPEN
+        told = [fault for fault in faults(events) if fault.where == "checkpoint"]
+        assert len(told) == 3
+        run(model, optimizer, esper, 3)
+        now_s[0] += 59.0
+        run(model, optimizer, esper, 1)
+        assert len([f for f in faults(events) if f.where == "checkpoint"]) == 3
+        file_size_limit(resource.RLIM_INFINITY)
+        now_s[0] += 2.0
+        run(model, optimizer, esper, 2)
+        assert breaker.state == CLOSED
+    changes = [event.now for event in events if isinstance(event, BreakerChange)]
+    assert changes == [OPEN, HALF_OPEN, CLOSED]
+    assert _num_checkpoints(tmp_path / "run") == 3

@@ -1,0 +1,65 @@
+"""Attaching: what a hand-written loop hands over becomes a running orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from kasmina import FunctionTask, LossFunction
+from tolaria import loop_resume, plain_loop, rollout
+from tolaria.batch_source import GivenBatches
+from tolaria.session import Session
+
+if TYPE_CHECKING:
+    from tolaria.orchestrator import Orchestrator
+
+_Orchestrator = TypeVar("_Orchestrator", bound="Orchestrator")
+
+
+def attached(
+    kind: type[_Orchestrator],
+    model: nn.Module,
+    optimizer: Optimizer,
+    config: Any,
+    overrides: Mapping[str, Any],
+    example: Any,
+    loss_fn: LossFunction | None,
+    data: Any,
+    schedulers: Sequence[Any],
+    scaler: Any,
+    resume: bool,
+) -> _Orchestrator:
+    """Build and start one; `Orchestrator.attach` says what the arguments are and what is raised."""
+    resolved, site_filter = rollout.resolve(config, overrides)
+    plain_loop.check(model, optimizer, grows=resolved.grows)
+    source = GivenBatches(data, resolved.max_kept_batches, resolved.max_kept_size_bytes)
+    arguments = plain_loop.arguments_of(example)
+    goes_on = resume and loop_resume.has_run(resolved)
+    session = Session.open(resolved, resume=goes_on)
+    try:
+        saved = loop_resume.load_model(session, model) if goes_on else None
+        esper = kind(
+            model,
+            [optimizer],
+            resolved,
+            session=session,
+            task=FunctionTask(model, loss_fn),
+            source=source,
+            schedulers=schedulers,
+            num_epochs=resolved.num_epochs or 0,
+            example=arguments,
+        )
+        esper.executor.trials_waived = plain_loop.what_trials_lack(loss_fn, data)
+        esper.growth.search.site_filter = site_filter
+        esper.in_plain_loop = True
+        esper.recovery.parts.scaler = scaler
+        if goes_on:
+            loop_resume.restore(esper, saved)
+        esper.start(resumed=saved is not None)
+    except BaseException:
+        session.abandon()
+        raise
+    return esper

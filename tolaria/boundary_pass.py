@@ -1,0 +1,161 @@
+"""A boundary with the long work around it: what is measured before, and what is told after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from leyline import Decision, EpochMetrics, Event, LearningRates, SeedReport
+from tolaria.boundary import Outcome
+from tolaria.boundary_report import BoundaryReport
+from tolaria.field_reports import field_reports
+from tolaria.rollback.response import respond_at_boundary
+from tolaria.stage_timer import StageTimer
+
+if TYPE_CHECKING:
+    from tolaria.orchestrator import Orchestrator
+
+
+def pass_boundary(
+    esper: Orchestrator,
+    known: Mapping[str, float],
+    fresh: Mapping[str, float],
+    outside: StageTimer,
+    *,
+    ends_epoch: bool,
+) -> BoundaryReport:
+    """Measure what is due, decide and change the model, and record all of it.
+
+    Args:
+        known: the metrics that the decision may rest on, some perhaps of an earlier boundary.
+        fresh: those that were measured since the last one.
+        outside: times what is no part of the boundary; it holds what the last checkpoint took.
+        ends_epoch: False within an epoch.
+    """
+    num_unwritten = esper.session.recorder.num_unwritten
+    inside = StageTimer(esper.clock_s)
+    esper.epoch += 1
+    try:
+        outcome = _measure_and_commit(esper, known, fresh, inside, outside)
+    except BaseException:
+        esper.epoch -= 1  # it did not happen
+        raise
+    reports = list(outcome.reports)
+    if esper.config.grows:
+        reports += esper.growth.follow_up(reports, outside, esper.epoch, ends_epoch=ends_epoch)
+    for fault in esper.executor.lifecycle.take_callback_faults():
+        esper.fault("transition callback", fault, "the transition stands")
+    for event in _events(esper, outcome.decision, reports, fresh):
+        esper.session.record(event)
+    with outside.stage("journal"):
+        _keep(esper, num_unwritten, durably=outcome.is_replayable)
+    stretch_steps = esper.config.boundary_every_steps or esper.steps_since_boundary
+    esper.executor.ramp_steps = max(1, stretch_steps * esper.config.ramp_epochs)
+    esper.steps_since_boundary = 0
+    with outside.stage("snapshot"):
+        # The decision is part of the state: a graft goes back to alpha 0, where it was attached.
+        esper.recovery.take(esper.epoch, esper.step)
+    return BoundaryReport.of(outcome.decision, reports, inside.took_ms, outside_ms=outside.took_ms)
+
+
+def _measure_and_commit(
+    esper: Orchestrator,
+    known: Mapping[str, float],
+    fresh: Mapping[str, float],
+    inside: StageTimer,
+    outside: StageTimer,
+) -> Outcome:
+    """All that leads to the commit point, and that; if it raises, there was no boundary."""
+    for seed, fault in esper.executor.take_faults().items():
+        esper.fault(f"seed {seed}", fault, "it is out; the host goes on without it")
+    _settle_learning_rates(esper)
+    with outside.stage("watch"):
+        has_gone_back = respond_at_boundary(esper, fresh)
+    ready = esper.boundary.ready() and not has_gone_back
+    if esper.config.grows:
+        esper.growth.measure(
+            esper.session,
+            outside,
+            epoch=esper.epoch,
+            num_steps=esper.steps_since_boundary,
+            ready=ready,
+        )
+    return _gone_back(esper) if has_gone_back else _commit(esper, known, inside)
+
+
+def _settle_learning_rates(esper: Orchestrator) -> None:
+    """Tell of rates that somebody else wrote; in three stretches in a row, growth holds."""
+    writes = esper.rates.take_foreign_writes()
+    for write in writes:
+        esper.fault(f"learning rate of {write.seed}", str(write), "it is put back")
+    breaker = esper.breakers.learning_rates
+    if breaker.admits():
+        breaker.settle(str(writes[0]) if writes else None)
+
+
+def _gone_back(esper: Orchestrator) -> Outcome:
+    """The metrics are those of a state that was undone: nothing may rest on them."""
+    cause = "growth holds: the run has just gone back, and what was measured is undone"
+    policy = esper.controller.policy_name
+    return Outcome(Decision(epoch=esper.epoch, policy=policy, cause=cause), [], has_gone_back=True)
+
+
+def _commit(esper: Orchestrator, numbers: Mapping[str, float], timer: StageTimer) -> Outcome:
+    outcome = esper.boundary.commit(
+        numbers,
+        timer,
+        epoch=esper.epoch,
+        step=esper.step,
+        num_epochs=esper.num_epochs,
+        host_parameters=esper.host_parameters(),
+    )
+    if outcome.fault is not None:
+        esper.fault("boundary", outcome.fault, "the boundary did not count; growth holds")
+    return outcome
+
+
+def _keep(esper: Orchestrator, num_unwritten: int, *, durably: bool) -> None:
+    """Say when the journal has begun to lose events; have it on the disk before the next step.
+
+    Args:
+        num_unwritten: events it had lost before this boundary.
+        durably: whether time or chance decided this outcome, so that a resume must know of it.
+    """
+    recorder = esper.session.recorder
+    if durably:
+        recorder.sync()
+    is_losing = recorder.num_unwritten > num_unwritten
+    if is_losing and (durably or not esper.journal_is_losing):
+        action = "training goes on; if it is resumed, it may not end bit-identical"
+        esper.fault("journal", recorder.problem, action)
+    esper.journal_is_losing = is_losing
+
+
+def _events(
+    esper: Orchestrator,
+    decision: Decision,
+    reports: list[SeedReport],
+    numbers: Mapping[str, float],
+) -> list[Event]:
+    table = esper.executor.table
+    events: list[Event] = [decision, *reports, *field_reports(table, reports)]
+    events.append(epoch_metrics(esper, numbers))
+    num_faults = esper.take_num_faults()
+    if esper.config.grows:
+        host, seeds = esper.rates.learning_rates()
+        rates = LearningRates(epoch=esper.epoch, step=esper.step, host=host, seeds=seeds)
+        events.append(rates)
+        events.append(esper.executor.lifecycle.take_metrics(esper.epoch, num_faults))
+    return events
+
+
+def epoch_metrics(esper: Orchestrator, numbers: Mapping[str, float]) -> EpochMetrics:
+    """The metrics of the stretch that ends, and the shape of the network after it."""
+    return EpochMetrics(
+        epoch=esper.epoch,
+        num_epochs=esper.num_epochs,
+        step=esper.step,
+        metrics=dict(numbers),
+        parameters=esper.host_parameters() + esper.executor.grown_parameters(),
+        stages=esper.executor.table.num_by_stage(),
+    )

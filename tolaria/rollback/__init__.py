@@ -1,0 +1,1 @@
+"""Rollback: what a broken run goes back to, when it does, and who pays for it."""

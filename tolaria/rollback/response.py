@@ -1,0 +1,70 @@
+"""The response: what the run does when a trigger says that it is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from leyline import NonFiniteError
+from tolaria.rollback.recovery import all_finite
+from tolaria.rollback.watch import Broken
+
+if TYPE_CHECKING:
+    from tolaria.orchestrator import Orchestrator
+
+
+def respond(
+    esper: Orchestrator, broken: Broken, *, epoch: int, batch: Any = None, lag: int = 0
+) -> None:
+    """Go back to the last good state, and say what that cost.
+
+    Args:
+        epoch: the epoch that is broken, from 1.
+        batch: the batch of the running step, if at hand.
+        lag: by how many steps the news is late; the batch is then not the one that did it.
+
+    Raises:
+        NonFiniteError: it cannot go on; see Recovery.recover.
+    """
+    step, number = esper.step - lag, esper.step - lag - esper.epoch_end_step
+    place = f"epoch {epoch}, step {step} (batch {number} of the epoch)"
+    try:
+        back = esper.recovery.recover(
+            broken.what,
+            None if lag else batch,
+            epoch=epoch,
+            step=esper.step,
+            where=place,
+            in_one_step=broken.in_one_step,
+        )
+    except NonFiniteError as error:
+        esper.fault(broken.where, str(error), "the run stops")
+        raise
+    esper.growth.resume_wants()
+    named = ", ".join(report.seed for report in back.reports) or "no seed to blame"
+    lost = _count(esper.step - back.step, "step")
+    if esper.epoch > back.epoch:
+        lost = f"{_count(esper.epoch - back.epoch, 'epoch')}, {lost}"
+    action = f"restored {back.source}; {lost} lost; taken out: {named}"
+    esper.fault(broken.where, broken.what, action)
+    for report in back.reports:
+        esper.session.record(report)
+
+
+def respond_at_boundary(esper: Orchestrator, metrics: Mapping[str, float]) -> bool:
+    """Look whether the epoch that ends was a good one; returns whether the run has gone back.
+
+    Raises:
+        NonFiniteError: it was not, and the run cannot go on.
+    """
+    recovery = esper.recovery
+    broken = esper.watch.at_boundary(esper.epoch, metrics, blamable=recovery.has_unsettled)
+    if broken is None and recovery.newest is not None and not all_finite(esper.model):
+        broken = Broken("parameters", "a parameter is not finite")
+    if broken is not None:
+        respond(esper, broken, epoch=esper.epoch)
+    return broken is not None
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -1,0 +1,140 @@
+"""The state of a run at one moment: all that the next steps depend on, back together or not at all.
+
+What belongs to it: parameters, buffers, optimizer state, the options and order of parameter groups,
+schedulers, the gradient scaler, the random streams of every device, the seeds in the model, their
+table, ramps and plain state, the policy's own state. What does not: what the user has frozen, the
+modes of the host's modules, breakers and counters, which tell what has really happened.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from kasmina.slots.held_seeds import HeldSeeds
+from kasmina.slots.slot import every_seed
+from leyline import RollbackError
+from tolaria import rng_state
+from tolaria.rollback.arena import Arena
+from tolaria.rollback.rates_state import RatesState
+from tolaria.rollback.tensors import bring_back, kept_values, mismatch, named_tensors
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from kasmina import Executor
+    from tamiyo import Controller
+    from tolaria.rates.controller import UnifiedLRController
+
+
+@dataclass
+class Parts:
+    """What goes back together."""
+
+    model: nn.Module
+    executor: Executor
+    rates: UnifiedLRController
+    controller: Controller
+    scaler: Any = None
+    """The gradient scaler of the loop, if it has one."""
+    others: list[Any] = field(default_factory=list)
+    """Whatever else has a `state_dict` and a `load_state_dict`, such as averaged weights."""
+
+    @property
+    def optimizers(self) -> Sequence[Optimizer]:
+        """The run's optimizers."""
+        return self.rates.optimizers
+
+    @property
+    def scalers(self) -> list[Any]:
+        """The scaler, if there is one."""
+        return [] if self.scaler is None else [self.scaler]
+
+
+class RunState:
+    """One moment of a run. Take it between two steps: no gradients are kept.
+
+    Args:
+        arena: whose memory the tensors are copied into; `release` gives it back.
+        epoch, step: how many had passed.
+    """
+
+    def __init__(self, arena: Arena, parts: Parts, *, epoch: int, step: int):
+        self.epoch = epoch
+        self.step = step
+        self._plain = _Plain(parts)
+        self._kept = kept_values(parts.model, parts.optimizers)
+        self._arena = arena
+        # Last: whatever fails before this leaves no side in use.
+        self._side = arena.take(named_tensors(parts.model, parts.optimizers))
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the tensors that are kept."""
+        return self._side.size_bytes
+
+    def renew_rates(self, optimizer: int) -> None:
+        """Take the rates of one optimizer again; see RatesState.renew."""
+        self._plain.rates.renew(optimizer)
+
+    def restore(self, parts: Parts) -> None:
+        """Put everything back in place; gradients become None. It can be done again and again.
+
+        Raises:
+            RollbackError: the user's own parameters, buffers or groups are not those of then.
+                Whatever the error, nothing is other than before.
+        """
+        with ExitStack() as undo:
+            undo.callback(_Plain(parts).restore, parts)
+            undo.callback(parts.rates.go_back, parts.rates.mark())
+            self._refuse_other(parts, without_seeds=True)
+            self._plain.restore(parts)
+            self._refuse_other(parts, without_seeds=False)
+            undo.pop_all()
+        bring_back(self._side, self._kept, parts.model, parts.optimizers)
+        for optimizer in parts.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        parts.model.zero_grad(set_to_none=True)
+        for held in every_seed(parts.model):
+            held.seed.train(held.module.training)  # as the host is now
+            # A device may still hold a flag of what was just undone.
+            held.seed.check = copy.copy(held.seed.check)
+
+    def _refuse_other(self, parts: Parts, *, without_seeds: bool) -> None:
+        flaw = mismatch(self._side, named_tensors(parts.model, parts.optimizers), without_seeds)
+        if flaw is not None:
+            raise RollbackError(
+                f"the state of step {self.step} does not fit the model any more: {flaw}"
+            )
+
+    def release(self) -> None:
+        """Give the memory back; this state can no longer be restored."""
+        self._arena.release(self._side)
+
+
+class _Plain:
+    """Everything that is no tensor of the model or its optimizers."""
+
+    def __init__(self, parts: Parts):
+        self._seeds = HeldSeeds(parts.model)
+        self._executor = copy.deepcopy(parts.executor.state_dict())
+        self._controller = copy.deepcopy(parts.controller.state_dict())
+        self._stateful = [
+            (part, copy.deepcopy(part.state_dict())) for part in (*parts.scalers, *parts.others)
+        ]
+        self._rng = rng_state.capture()
+        self.rates = RatesState(parts.rates)
+
+    def restore(self, parts: Parts) -> None:
+        self._seeds.restore()
+        parts.executor.load_state_dict(copy.deepcopy(self._executor))
+        parts.controller.load_state_dict(copy.deepcopy(self._controller))
+        self.rates.restore(parts.executor)
+        for part, state in self._stateful:
+            part.load_state_dict(copy.deepcopy(state))
+        rng_state.restore(self._rng)

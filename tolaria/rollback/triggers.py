@@ -1,0 +1,155 @@
+"""Triggers: what tells that a run is broken; each looks at one thing and says what is wrong.
+
+A value that is finite counts only against what came before it: the median of a bounded window, and
+the median absolute deviation from it, which no single outlier moves. Values that stand out are kept
+out of the window, and take three in a row to mean anything.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+IN_A_ROW: Final = 3
+"""Values that stand out, one after another, before a spike is one."""
+_GAUSSIAN: Final = 1.4826
+"""Makes the median absolute deviation of a normal distribution its standard deviation."""
+_SMALLEST_SHARE: Final = 0.05
+"""A deviation counts as at least this share of the median: a flat window says nothing of noise."""
+_STEPS_BETWEEN: Final = 16
+"""Values after which the limit is worked out again: sorting a window at every step would show."""
+
+
+class NonFinite:
+    """A number that is NaN or infinite."""
+
+    def __init__(self, what: str):
+        self._what = what
+
+    def see(self, value: float) -> str | None:
+        """What is wrong with a value, or None."""
+        return None if math.isfinite(value) else f"{self._what} is {value:g}"
+
+
+class Spike:
+    """A number that is far above its usual ones, some times in a row.
+
+    Args:
+        what: its name.
+        deviations: how many robust standard deviations above the median are too far; 0 is never.
+        window: how many usual values are remembered.
+        needed: how many there must be before any is judged.
+        in_a_row: values that stand out before the last of them is reported.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        deviations: float,
+        *,
+        window: int = 64,
+        needed: int = 20,
+        in_a_row: int = IN_A_ROW,
+    ):
+        self._what = what
+        self._deviations = deviations
+        self._needed = needed
+        self._in_a_row = in_a_row
+        self._usual: deque[float] = deque(maxlen=window)
+        self._limit = math.inf
+        self._until_next = 0
+        self._num_out = 0
+
+    def see(self, value: float) -> str | None:
+        """Take one finite value; what is wrong with it, or None."""
+        if value <= self._limit:
+            self._usual.append(value)
+            self._num_out = 0
+            self._until_next -= 1
+            if self._until_next <= 0 and len(self._usual) >= self._needed:
+                self._set_limit()
+            return None
+        self._num_out += 1
+        if self._num_out < self._in_a_row:
+            return None
+        self._num_out = 0
+        times = f"{self._in_a_row} times in a row " if self._in_a_row > 1 else ""
+        return f"{self._what} is {value:g}, {times}above {self._limit:g}"
+
+    def forget(self) -> None:
+        """Begin anew: what stood out is how things are from now on."""
+        self._usual.clear()
+        self._limit, self._until_next, self._num_out = math.inf, 0, 0
+
+    def _set_limit(self) -> None:
+        if not self._deviations:
+            return
+        median = statistics.median(self._usual)
+        spread = statistics.median(abs(value - median) for value in self._usual)
+        deviation = max(_GAUSSIAN * spread, _SMALLEST_SHARE * abs(median))
+        self._limit = median + self._deviations * deviation
+        self._until_next = _STEPS_BETWEEN
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next answers depend on; all finite."""
+        return {
+            "usual": list(self._usual),
+            "limit": None if math.isinf(self._limit) else self._limit,
+            "until_next": self._until_next,
+            "num_out": self._num_out,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._usual.clear()
+        self._usual.extend(state["usual"])
+        self._limit = math.inf if state["limit"] is None else state["limit"]
+        self._until_next, self._num_out = state["until_next"], state["num_out"]
+
+
+class MemoryLimit:
+    """More memory in use than was stated: of the GPUs where there are any, else of the process.
+
+    Free memory is nothing that a resumed run finds again, so what this says is on record, and is
+    said again at the same epochs.
+
+    Args:
+        limit_bytes: None is no limit.
+        used_bytes: how much is in use now.
+    """
+
+    def __init__(self, limit_bytes: int | None, used_bytes: Callable[[], int] | None = None):
+        self._limit_bytes = limit_bytes
+        self._used_bytes = used_bytes or memory_used_bytes
+        self._short: frozenset[int] = frozenset()
+        self._last_known = 0
+
+    def replay(self, short: frozenset[int], last_epoch: int) -> None:
+        """Answer as the run that is resumed did: short at these epochs, and up to the last at no
+        others."""
+        self._short, self._last_known = short, last_epoch
+
+    def see(self, epoch: int) -> str | None:
+        """What is wrong at the boundary of an epoch, or None."""
+        if epoch <= self._last_known:
+            return "memory was short here before the resume" if epoch in self._short else None
+        if self._limit_bytes is None or (used_bytes := self._used_bytes()) <= self._limit_bytes:
+            return None
+        return f"memory in use is {used_bytes:,} bytes, above memory_limit_bytes"
+
+
+def memory_used_bytes() -> int:
+    """Memory that torch holds on all GPUs; without one, that of the process; 0 if unknown."""
+    if torch.cuda.is_available():
+        return sum(torch.cuda.memory_reserved(d) for d in range(torch.cuda.device_count()))
+    try:
+        num_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return num_pages * 4096

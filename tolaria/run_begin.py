@@ -1,0 +1,42 @@
+"""How a run begins: seeds that are not its own are refused, its start is announced."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from kasmina.slots.slot import attached_seeds
+from leyline import RunStarted
+from tolaria import plain_loop
+
+if TYPE_CHECKING:
+    from tolaria.orchestrator import Orchestrator
+
+_LOG = logging.getLogger("esper")
+
+
+def begin(esper: Orchestrator, *, resumed: bool) -> None:
+    """Announce the run and remember the state it starts from.
+
+    Raises:
+        ConfigError: the model carries seeds that this run knows nothing of.
+    """
+    esper.executor.table.adopt()
+    strange = [s for s in attached_seeds(esper.model) if s not in esper.executor.table]
+    if esper.config.grows:
+        plain_loop.refuse_seeds(strange, type(esper.model).__name__)
+    if (flaw := esper.config.schedule_flaw(esper.num_epochs)) is not None:
+        _LOG.warning("%s", flaw)
+    # An optimizer may still have the groups of seeds that were taken off since.
+    esper.rates.reconcile(esper.executor.live_seeds(), esper.executor.take_moments)
+    esper.session.record(
+        RunStarted(
+            run_id=esper.session.run.run_id,
+            epoch=esper.epoch,
+            num_epochs=esper.num_epochs,
+            host_parameters=esper.host_parameters(),
+            model=type(esper.model).__name__,
+            resumed=resumed,
+        )
+    )
+    esper.recovery.take(esper.epoch, esper.step)

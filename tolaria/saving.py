@@ -1,0 +1,33 @@
+"""Saving: commits a checkpoint through the breaker, so that a full disk is not tried every time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tolaria import resume
+from tolaria.breakers import OPEN
+from tolaria.occasion import group_names, occasion_of
+
+if TYPE_CHECKING:
+    from tolaria.orchestrator import Orchestrator
+
+
+def save(esper: Orchestrator, state: Mapping[str, Any] | None) -> None:
+    """Commit a checkpoint of this epoch; a failure is a fault, and the last one stays.
+
+    Args:
+        state: what to write; None for that of a hand-written loop.
+    """
+    esper.committed_epoch = esper.epoch
+    breaker = esper.breakers.checkpoint
+    was_open = breaker.state == OPEN
+    if not breaker.admits():
+        return
+    whole = state or resume.loop_state(esper)
+    problem = esper.session.commit(esper.step, whole, occasion_of(esper), group_names(esper))
+    # A background save tells of the one before it: right after a pause that is old news.
+    if not (was_open and esper.config.async_checkpoints):
+        breaker.settle(problem)
+    if problem is not None:
+        esper.fault("checkpoint", problem, "training goes on; the last checkpoint stays")

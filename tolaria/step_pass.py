@@ -1,0 +1,46 @@
+"""What follows a training step: its loss is read, a broken run goes back, alphas and rates move."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from leyline import StepMetrics
+from tolaria.rollback.response import respond
+from tolaria.rollback.watch import Broken
+
+if TYPE_CHECKING:
+    from tolaria.orchestrator import Orchestrator
+
+
+def pass_step(
+    esper: Orchestrator,
+    loss: Tensor | float | None,
+    batch: Any,
+    grad_norm: Tensor | float | None = None,
+) -> None:
+    """Take one step's loss.
+
+    Raises:
+        NonFiniteError: the loss is not finite and no seed can be blamed for it.
+        ConfigError: the loss is not one number.
+    """
+    watch, recovery = esper.watch, esper.recovery
+    value = watch.loss(loss)
+    scaled = recovery.parts.scaler is not None
+    broken = watch.after_step(value, grad_norm, blamable=recovery.has_unsettled, scaled=scaled)
+    esper.step += 1
+    esper.steps_since_boundary += 1
+    if value is not None and math.isfinite(value):
+        esper.session.record(StepMetrics(step=esper.step, loss=value))
+        esper.mean_loss.add(value)
+    if broken is None:
+        for seed, fault in esper.executor.after_step(value).items():
+            esper.fault(f"graft of {seed}", fault, "its alpha stays until it is taken out")
+        esper.rates.after_step()
+        if recovery.guards_steps and not recovery.take_step(esper.epoch, esper.step):
+            broken = Broken("parameters", "a parameter is not finite", in_one_step=True)
+    if broken is not None:
+        respond(esper, broken, epoch=esper.epoch + 1, batch=batch, lag=watch.lag)

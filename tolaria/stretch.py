@@ -1,0 +1,56 @@
+"""A stretch: the steps between two boundaries, an epoch or `boundary_every_steps` of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from leyline import BoundaryTiming
+from tolaria.boundary_pass import epoch_metrics, pass_boundary
+from tolaria.boundary_report import BoundaryReport
+from tolaria.saving import save
+from tolaria.stage_timer import StageTimer
+
+if TYPE_CHECKING:
+    from tolaria.orchestrator import Orchestrator
+
+STEP_LOSS: Final = "step_loss"
+"""The metric that a run with `boundary_every_steps` has beside those of its epochs."""
+
+
+def end_stretch(esper: Orchestrator, *, ends_epoch: bool) -> BoundaryReport:
+    """Pass the boundary that ends a stretch.
+
+    Args:
+        ends_epoch: whether the epoch ends here too: then there are metrics, and a checkpoint is
+            committed. Elsewhere the last epoch's metrics stand beside the mean loss of the steps.
+    """
+    outside = StageTimer(esper.clock_s, esper.carried_ms)
+    esper.carried_ms = {}
+    by_steps = esper.config.boundary_every_steps is not None
+    last = esper.last_report
+    esper.breakers.note_bus(*esper.session.bus.health())
+    if by_steps and ends_epoch and last is not None and not esper.steps_since_boundary:
+        esper.session.record(epoch_metrics(esper, esper.metrics))
+        report = last
+    else:
+        step_loss = {STEP_LOSS: esper.mean_loss.take()} if by_steps else {}
+        fresh = step_loss | esper.metrics if ends_epoch else step_loss
+        known = esper.metrics | step_loss
+        report = pass_boundary(esper, known, fresh, outside, ends_epoch=ends_epoch)
+    if ends_epoch:
+        esper.epoch_end_step = esper.step
+    if ends_epoch and esper.in_plain_loop and esper.config.checkpoint:
+        with outside.stage("checkpoint"):
+            save(esper, None)
+    if report is last:
+        esper.carried_ms = outside.took_ms
+    else:
+        esper.last_report = report
+        _record_times(esper, report.timing())
+    return report
+
+
+def _record_times(esper: Orchestrator, timing: BoundaryTiming) -> None:
+    esper.session.record(timing)
+    for alert in esper.latency.observe(timing):
+        esper.session.record(alert)
