@@ -19,8 +19,8 @@ from bench.seeds import MANY, bulk_transition, fill
 from kasmina import Executor
 from kasmina.grafting.linear_ramps import LinearRamps
 from leyline import encode_into
+from tolaria.boundary.gather import Gatherer
 from tolaria.data import load
-from tolaria.gather import Gatherer
 
 TITLE = "The bookkeeping of a boundary"
 

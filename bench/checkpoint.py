@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from bench.pairs import Row, compare, once_us
-from tolaria import Orchestrator, rng_state
+from tolaria import Orchestrator
 from tolaria.disk.manifest import Occasion
 from tolaria.disk.staging import Staging
 from tolaria.disk.store import CheckpointStore
 from tolaria.disk.writer import CheckpointWriter
+from tolaria.resume import rng_state
 
 TITLE = "checkpoints of a run of 100 MB: a Transformer encoder of 8.4 M parameters and its AdamW"
 _STALL_GOAL = 1.2
@@ -38,7 +39,7 @@ def _host() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def _states(folder: Path) -> tuple[Callable[[], dict[str, Any]], Orchestrator]:
     """Makes the state that a hand-written loop commits."""
-    from tolaria.resume import loop_state
+    from tolaria.resume.growth_state import loop_state
 
     model, optimizer = _host()
     settings = {"telemetry": "off", "policy": "hold", "run_dir": str(folder / "run")}

@@ -26,7 +26,7 @@ from bench.pairs import Row, compare, show
 from kasmina import Executor
 from tamiyo import Controller
 from tolaria.config import EsperConfig
-from tolaria.policies import build_policy
+from tolaria.growth.policies import build_policy
 from tolaria.rates.controller import UnifiedLRController
 from tolaria.rollback.arena import Arena
 from tolaria.rollback.state import Parts, RunState

@@ -22,7 +22,7 @@ TREES = {module: ast.parse(source, module) for module, source in MODULES.items()
 WALLS = {
     "kasmina/guard.py",
     "oona/publisher.py",
-    "tolaria/boundary.py",
+    "tolaria/boundary/commit.py",
 }
 LIFECYCLE_HOME = "leyline/lifecycle.py"
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tolaria.boundary_report import BoundaryReport as BoundaryReport
+    from tolaria.boundary.report import BoundaryReport as BoundaryReport
     from tolaria.config import EsperConfig as EsperConfig
     from tolaria.lightning.callback import EsperCallback as EsperCallback
     from tolaria.lightning.loading import load_from_checkpoint as load_from_checkpoint
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # torch and lightning take seconds to import; `esper --help` must not wait for them.
 _HOMES = {
-    "BoundaryReport": "tolaria.boundary_report",
+    "BoundaryReport": "tolaria.boundary.report",
     "EsperCallback": "tolaria.lightning.callback",
     "EsperConfig": "tolaria.config",
     "Orchestrator": "tolaria.orchestrator",

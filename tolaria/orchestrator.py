@@ -15,31 +15,31 @@ from kasmina.lifecycle.manager import CallbackHandle, TransitionCallback
 from leyline import BreakerChange, Fault, RunEnded, RunError
 from oona import BusStatistics
 from tamiyo import Controller
-from tolaria.attaching import attached
-from tolaria.batch_source import BatchSource
-from tolaria.boundary import Boundary
-from tolaria.boundary_report import BoundaryReport
-from tolaria.breakers import Breakers, Change
-from tolaria.clipping import clip_gradients
+from tolaria.boundary.breakers import Breakers, Change
+from tolaria.boundary.commit import Boundary
+from tolaria.boundary.gather import Gatherer, check_monitor, numbers_of
+from tolaria.boundary.latency_watch import LatencyWatch
+from tolaria.boundary.mean_loss import MeanLoss
+from tolaria.boundary.report import BoundaryReport
+from tolaria.boundary.stage_timer import StageTimer
+from tolaria.boundary.stretch import end_stretch
 from tolaria.config import EsperConfig
-from tolaria.gather import Gatherer, check_monitor, numbers_of
-from tolaria.growth import Growth
-from tolaria.latency_watch import LatencyWatch
-from tolaria.mean_loss import MeanLoss
-from tolaria.policies import build_policy
+from tolaria.growth.batch_source import BatchSource
+from tolaria.growth.growth import Growth
+from tolaria.growth.policies import build_policy
+from tolaria.plain_loop.attaching import attached
+from tolaria.plain_loop.clipping import clip_gradients
 from tolaria.rates import RateRule, UnifiedLRController, refuse_unfit
-from tolaria.replay import Replay
+from tolaria.resume.replay import Replay
+from tolaria.resume.saving import save
 from tolaria.rollback.full import from_disk
 from tolaria.rollback.recovery import Recovery
 from tolaria.rollback.response import respond
 from tolaria.rollback.state import Parts
 from tolaria.rollback.watch import Broken, Watch
 from tolaria.run_begin import begin
-from tolaria.saving import save
 from tolaria.session import Session
-from tolaria.stage_timer import StageTimer
 from tolaria.step_pass import pass_step
-from tolaria.stretch import end_stretch
 from tolaria.turnstile import Turnstile
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from leyline import ContractError, Event, RunError, StepMetrics
 from oona import Bus
 from tolaria.disk.journal import Journal, read
-from tolaria.replay import FILE_NAME, Replay
+from tolaria.resume.replay import FILE_NAME, Replay
 from tolaria.show.view import RunView
 
 Listener = Callable[[Event], None]

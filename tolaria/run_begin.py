@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kasmina.slots.slot import attached_seeds
 from leyline import RunStarted
-from tolaria import plain_loop
+from tolaria.plain_loop import handover
 
 if TYPE_CHECKING:
     from tolaria.orchestrator import Orchestrator
@@ -24,7 +24,7 @@ def begin(esper: Orchestrator, *, resumed: bool) -> None:
     esper.executor.table.adopt()
     strange = [s for s in attached_seeds(esper.model) if s not in esper.executor.table]
     if esper.config.grows:
-        plain_loop.refuse_seeds(strange, type(esper.model).__name__)
+        handover.refuse_seeds(strange, type(esper.model).__name__)
     if (flaw := esper.config.schedule_flaw(esper.num_epochs)) is not None:
         _LOG.warning("%s", flaw)
     # An optimizer may still have the groups of seeds that were taken off since.

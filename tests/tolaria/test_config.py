@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from leyline import ConfigError
 from tolaria.config import EsperConfig, load_config
-from tolaria.rollout import resolve
+from tolaria.growth.rollout import resolve
 
 FIELDS = tuple(field.name for field in msgspec.structs.fields(EsperConfig))
 SOURCES = ("file", "environment", "override")

@@ -14,7 +14,7 @@ from oona import Bus
 from tests.tolaria.show.events import a_run
 from tolaria.disk.journal import read
 from tolaria.recorder import Recorder
-from tolaria.replay import Replay
+from tolaria.resume.replay import Replay
 
 
 @pytest.fixture

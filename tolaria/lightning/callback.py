@@ -13,10 +13,10 @@ from torch import Tensor
 
 from kasmina import grow_on_load
 from leyline import LIFECYCLE, ConfigError, Fault
-from tolaria import resume
-from tolaria.batch_source import KeptBatches
 from tolaria.config import EsperConfig
 from tolaria.disk.run import RunDirectory
+from tolaria.growth.batch_source import KeptBatches
+from tolaria.growth.rollout import resolve
 from tolaria.lightning.announce import announce
 from tolaria.lightning.averaging import Averages
 from tolaria.lightning.checkpoint_io import DirectoryCheckpointIO
@@ -36,9 +36,9 @@ from tolaria.lightning.trainer import (
     validates_nothing,
 )
 from tolaria.orchestrator import Orchestrator
-from tolaria.plain_loop import is_frozen
+from tolaria.plain_loop.handover import is_frozen
 from tolaria.recorder import Listener
-from tolaria.rollout import resolve
+from tolaria.resume import growth_state
 from tolaria.session import Session
 
 
@@ -110,7 +110,7 @@ class EsperCallback(pl.Callback):
             # A second fit of the same model goes on with its seeds, in the same directory.
             assert previous is not None
             _refuse_other_seeds(previous)
-            state = resume.growth_state(previous)
+            state = growth_state.growth_state(previous)
             config = msgspec.structs.replace(config, run_dir=str(self.run_dir))
         goes_on = self.resume_run or again or self._is_own_run(state)
         session = Session.open(config, resume=goes_on)
@@ -136,7 +136,7 @@ class EsperCallback(pl.Callback):
             self._join(trainer, self.orchestrator)
             self.orchestrator.epoch = first_epoch
             if state is not None:
-                resume.restore_growth(self.orchestrator, state, rng=not again)
+                growth_state.restore_growth(self.orchestrator, state, rng=not again)
                 forget_early_iterator(trainer)
             elif self.resume_run:
                 # Nothing was saved: it all happens again.
@@ -311,7 +311,7 @@ class EsperCallback(pl.Callback):
             return {}
         esper = self.orchestrator
         return {
-            **resume.growth_state(esper),
+            **growth_state.growth_state(esper),
             "run": _identity(esper.session.run),
             "num_past": self._num_past,
             "within_epoch": esper.step > esper.epoch_end_step,

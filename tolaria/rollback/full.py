@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from kasmina.slots.held_seeds import all_or_nothing
 from kasmina.structure import match_structure
 from leyline import CheckpointError, RollbackError
-from tolaria import rng_state
 from tolaria.disk.checkpoint import load
 from tolaria.disk.migrations import growth_states
+from tolaria.resume import rng_state
 from tolaria.rollback.state import Parts
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from torch import nn
 from kasmina.slots.held_seeds import HeldSeeds
 from kasmina.slots.slot import every_seed
 from leyline import RollbackError
-from tolaria import rng_state
+from tolaria.resume import rng_state
 from tolaria.rollback.arena import Arena
 from tolaria.rollback.rates_state import RatesState
 from tolaria.rollback.tensors import bring_back, kept_values, mismatch, named_tensors

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from tolaria.config import EsperConfig
-from tolaria.occasion import better_sign
+from tolaria.resume.occasion import better_sign
 from tolaria.rollback.loss_watch import LossWatch
 from tolaria.rollback.triggers import MemoryLimit, NonFinite, Spike
 

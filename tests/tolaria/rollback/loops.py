@@ -21,7 +21,7 @@ from tamiyo import Controller
 from tests.tolaria.plain_loops import TRAIN, Batch, attach, evaluate, loss_fn, make_host, streams
 from tolaria import Orchestrator
 from tolaria.config import EsperConfig
-from tolaria.policies import build_policy
+from tolaria.growth.policies import build_policy
 from tolaria.rates.controller import UnifiedLRController
 from tolaria.rollback.state import Parts
 

@@ -25,7 +25,7 @@ from tests.tolaria.plain_loops import (
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.config import load_config
-from tolaria.rollout import arms
+from tolaria.growth.rollout import arms
 
 SHAPE = SiteShape((2, 3), -1)
 NAMES = st.lists(st.text("abc.0123456789", min_size=1, max_size=12), max_size=30, unique=True)

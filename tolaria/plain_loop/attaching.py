@@ -9,8 +9,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from kasmina import FunctionTask, LossFunction
-from tolaria import loop_resume, plain_loop, rollout
-from tolaria.batch_source import GivenBatches
+from tolaria.growth import rollout
+from tolaria.growth.batch_source import GivenBatches
+from tolaria.plain_loop import handover, resuming
 from tolaria.session import Session
 
 if TYPE_CHECKING:
@@ -34,13 +35,13 @@ def attached(
 ) -> _Orchestrator:
     """Build and start one; `Orchestrator.attach` says what the arguments are and what is raised."""
     resolved, site_filter = rollout.resolve(config, overrides)
-    plain_loop.check(model, optimizer, grows=resolved.grows)
+    handover.check(model, optimizer, grows=resolved.grows)
     source = GivenBatches(data, resolved.max_kept_batches, resolved.max_kept_size_bytes)
-    arguments = plain_loop.arguments_of(example)
-    goes_on = resume and loop_resume.has_run(resolved)
+    arguments = handover.arguments_of(example)
+    goes_on = resume and resuming.has_run(resolved)
     session = Session.open(resolved, resume=goes_on)
     try:
-        saved = loop_resume.load_model(session, model) if goes_on else None
+        saved = resuming.load_model(session, model) if goes_on else None
         esper = kind(
             model,
             [optimizer],
@@ -52,12 +53,12 @@ def attached(
             num_epochs=resolved.num_epochs or 0,
             example=arguments,
         )
-        esper.executor.trials_waived = plain_loop.what_trials_lack(loss_fn, data)
+        esper.executor.trials_waived = handover.what_trials_lack(loss_fn, data)
         esper.growth.search.site_filter = site_filter
         esper.in_plain_loop = True
         esper.recovery.parts.scaler = scaler
         if goes_on:
-            loop_resume.restore(esper, saved)
+            resuming.restore(esper, saved)
         esper.start(resumed=saved is not None)
     except BaseException:
         session.abandon()

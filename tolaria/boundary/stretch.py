@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from leyline import BoundaryTiming
-from tolaria.boundary_pass import epoch_metrics, pass_boundary
-from tolaria.boundary_report import BoundaryReport
-from tolaria.saving import save
-from tolaria.stage_timer import StageTimer
+from tolaria.boundary.report import BoundaryReport
+from tolaria.boundary.sequence import epoch_metrics, pass_boundary
+from tolaria.boundary.stage_timer import StageTimer
+from tolaria.resume.saving import save
 
 if TYPE_CHECKING:
     from tolaria.orchestrator import Orchestrator

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from leyline import Decision, EpochMetrics, Event, LearningRates, SeedReport
-from tolaria.boundary import Outcome
-from tolaria.boundary_report import BoundaryReport
-from tolaria.field_reports import field_reports
+from tolaria.boundary.commit import Outcome
+from tolaria.boundary.field_reports import field_reports
+from tolaria.boundary.report import BoundaryReport
+from tolaria.boundary.stage_timer import StageTimer
 from tolaria.rollback.response import respond_at_boundary
-from tolaria.stage_timer import StageTimer
 
 if TYPE_CHECKING:
     from tolaria.orchestrator import Orchestrator

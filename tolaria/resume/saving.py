@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tolaria import resume
-from tolaria.breakers import OPEN
-from tolaria.occasion import group_names, occasion_of
+from tolaria.boundary.breakers import OPEN
+from tolaria.resume import growth_state
+from tolaria.resume.occasion import group_names, occasion_of
 
 if TYPE_CHECKING:
     from tolaria.orchestrator import Orchestrator
@@ -24,7 +24,7 @@ def save(esper: Orchestrator, state: Mapping[str, Any] | None) -> None:
     was_open = breaker.state == OPEN
     if not breaker.admits():
         return
-    whole = state or resume.loop_state(esper)
+    whole = state or growth_state.loop_state(esper)
     problem = esper.session.commit(esper.step, whole, occasion_of(esper), group_names(esper))
     # A background save tells of the one before it: right after a pause that is old news.
     if not (was_open and esper.config.async_checkpoints):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tolaria.breakers import CLOSED, HALF_OPEN, OPEN, Breaker, Breakers, Change
+from tolaria.boundary.breakers import CLOSED, HALF_OPEN, OPEN, Breaker, Breakers, Change
 
 
 class Clock:

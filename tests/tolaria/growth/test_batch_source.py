@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from leyline import ConfigError
 from tests.tolaria.plain_loops import streams
-from tolaria.batch_source import GivenBatches, KeptBatches
+from tolaria.growth.batch_source import GivenBatches, KeptBatches
 
 MIB = 1 << 20
 BATCHES = [torch.full((4,), float(i)) for i in range(6)]

@@ -21,11 +21,11 @@ from leyline import (
     encode,
 )
 from tamiyo import Controller
-from tolaria.breakers import FAILURES_TO_OPEN, Breaker, Breakers
-from tolaria.gather import Gatherer
+from tolaria.boundary.breakers import FAILURES_TO_OPEN, Breaker, Breakers
+from tolaria.boundary.gather import Gatherer
+from tolaria.boundary.stage_timer import StageTimer
+from tolaria.boundary.undo import Undo
 from tolaria.rates import UnifiedLRController
-from tolaria.stage_timer import StageTimer
-from tolaria.undo import Undo
 
 _LOG = logging.getLogger("esper")
 

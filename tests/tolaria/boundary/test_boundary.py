@@ -47,13 +47,14 @@ from tests.tolaria.plain_loops import (
     use_policy,
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
-from tolaria import BoundaryReport, Orchestrator, resume
-from tolaria.batch_source import GivenBatches
+from tolaria import BoundaryReport, Orchestrator
+from tolaria.boundary.stage_timer import StageTimer
 from tolaria.config import load_config
 from tolaria.disk.journal import read
+from tolaria.growth.batch_source import GivenBatches
 from tolaria.rates.groups import SEED_KEY
+from tolaria.resume import growth_state
 from tolaria.session import Session
-from tolaria.stage_timer import StageTimer
 
 NUM_HELD = 10
 
@@ -328,10 +329,10 @@ def test_an_open_breaker_survives_a_resume(tmp_path: Path, monkeypatch: pytest.M
     optimizer = adam(model)
     with attach(model, optimizer, tmp_path / "run") as esper:
         run(model, optimizer, esper, 5)
-        state = resume.growth_state(esper)
+        state = growth_state.growth_state(esper)
     with attach(model, optimizer, tmp_path / "other") as later:
         events = listen(later)
-        resume.restore_growth(later, state, rng=False)
+        growth_state.restore_growth(later, state, rng=False)
         run(model, optimizer, later, NUM_HELD - 2)
         assert faults(events) == []
         run(model, optimizer, later, 1)

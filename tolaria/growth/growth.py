@@ -12,15 +12,15 @@ from torch import nn
 from kasmina import Executor, RaceRules, Task, compiled_modules, prewarm
 from kasmina.guard import attempt, describe
 from leyline import SeedReport, Stage, TrialError
-from tolaria.batch_source import BatchSource
+from tolaria.boundary.gather import Gatherer
+from tolaria.boundary.stage_timer import StageTimer
 from tolaria.config import EsperConfig
-from tolaria.flop_count import FlopCount
-from tolaria.gather import Gatherer
-from tolaria.grafting import grafting_recipe
+from tolaria.growth.batch_source import BatchSource
+from tolaria.growth.flop_count import FlopCount
+from tolaria.growth.grafting import grafting_recipe
+from tolaria.growth.site_search import SiteSearch
 from tolaria.rates import UnifiedLRController
 from tolaria.session import Session
-from tolaria.site_search import SiteSearch
-from tolaria.stage_timer import StageTimer
 
 _LOG = logging.getLogger("esper")
 _CHANGING: Final = (

@@ -10,7 +10,7 @@ import pytest
 from tests.tolaria.plain_loops import TRAIN, adam, attach, make_host, train_epoch
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.disk.manifest import read_manifest
-from tolaria.occasion import is_best
+from tolaria.resume.occasion import is_best
 
 
 @pytest.mark.parametrize(

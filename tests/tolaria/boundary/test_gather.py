@@ -26,7 +26,7 @@ from tests.tolaria.plain_loops import (
     use_policy,
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
-from tolaria import resume
+from tolaria.resume import growth_state
 
 
 def test_a_policy_cannot_write_to_the_table_and_its_views_block_nothing(
@@ -83,9 +83,9 @@ def test_a_resumed_run_goes_on_counting_its_schemas(tmp_path: Path) -> None:
     optimizer = adam(model)
     with attach(model, optimizer, tmp_path / "run", schedule=((2, "conv", "conv"),)) as esper:
         run(model, optimizer, esper, 1)
-        state = resume.growth_state(esper)
+        state = growth_state.growth_state(esper)
     with attach(model, optimizer, tmp_path / "later", schedule=((2, "conv", "conv"),)) as later:
-        resume.restore_growth(later, state, rng=False)
+        growth_state.restore_growth(later, state, rng=False)
         events = listen(later)
         run(model, optimizer, later, 2)
     assert [event.schema_id for event in events if isinstance(event, Schema)] == [2, 3]

@@ -24,8 +24,8 @@ from tests.tolaria.plain_loops import (
     train_step,
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
-from tolaria import resume
 from tolaria.config import load_config
+from tolaria.resume import growth_state
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_a_resumed_run_knows_the_metrics_of_the_epoch_before(tmp_path: Path) -> 
     optimizer = adam(model)
     with attach(model, optimizer, tmp_path / "run", policy="hold", boundary_every_steps=3) as esper:
         run(model, optimizer, esper, 1)
-        state = resume.growth_state(esper)
+        state = growth_state.growth_state(esper)
     with attach(
         model, optimizer, tmp_path / "other", policy="hold", boundary_every_steps=3
     ) as later:
-        resume.restore_growth(later, state, rng=False)
+        growth_state.restore_growth(later, state, rng=False)
         assert later.metrics == esper.metrics
         assert set(later.metrics) == {"val_loss"}
         assert later.epoch == esper.epoch == 2

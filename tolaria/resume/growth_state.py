@@ -10,9 +10,9 @@ import msgspec
 from torch import Tensor
 
 from kasmina import Site
-from tolaria import rng_state
 from tolaria.disk.migrations import FORMAT, growth_up_to_date
 from tolaria.disk.surroundings import Surroundings
+from tolaria.resume import rng_state
 
 if TYPE_CHECKING:
     from tolaria.orchestrator import Orchestrator

@@ -12,7 +12,7 @@ import pytest
 from leyline import BreakerChange
 from tests.tolaria.plain_loops import adam, attach, faults, listen, make_host, run
 from tests.tolaria.plain_loops import one_thread as one_thread
-from tolaria.breakers import CLOSED, HALF_OPEN, OPEN
+from tolaria.boundary.breakers import CLOSED, HALF_OPEN, OPEN
 
 
 @pytest.fixture

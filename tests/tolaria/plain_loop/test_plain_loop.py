@@ -29,8 +29,8 @@ from tests.tolaria.plain_loops import (
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria import Orchestrator
-from tolaria.batch_source import GivenBatches
 from tolaria.config import load_config
+from tolaria.growth.batch_source import GivenBatches
 from tolaria.session import Session
 
 

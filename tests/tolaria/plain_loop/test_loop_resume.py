@@ -41,7 +41,7 @@ from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.disk.files import FileOps
 from tolaria.disk.journal import read
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NUM_EPOCHS = 5
 SCHEDULE = ((1, "conv", "conv"), (2, "head", "low_rank"))
 PRIMITIVES = ("mkdir", "write", "append", "truncate", "rename", "remove", "rmdir")

@@ -22,9 +22,9 @@ from kasmina import (
 )
 from kasmina.guard import attempt, describe
 from leyline import ConfigError, SitesFound, TrialError
-from tolaria.batch_source import BatchSource
 from tolaria.config import EsperConfig
-from tolaria.rollout import arms
+from tolaria.growth.batch_source import BatchSource
+from tolaria.growth.rollout import arms
 from tolaria.session import Session
 
 _LOG = logging.getLogger("esper")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leyline import BoundaryTiming, LatencyAlert
-from tolaria.latency_watch import LatencyWatch
+from tolaria.boundary.latency_watch import LatencyWatch
 
 
 def _timings(apply_ms: list[float]) -> list[BoundaryTiming]:

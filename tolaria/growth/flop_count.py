@@ -10,7 +10,7 @@ import torch
 
 from kasmina import Executor, Shadow, Task, count_flops, isolated_rng
 from kasmina.guard import attempt, describe
-from tolaria.batch_source import BatchSource
+from tolaria.growth.batch_source import BatchSource
 
 _LOG = logging.getLogger("esper")
 

@@ -10,12 +10,12 @@ from torch import nn
 
 from kasmina import grow_on_load
 from leyline import CheckpointError, ConfigError
-from tolaria import resume, rng_state
 from tolaria.config import EsperConfig
 from tolaria.disk.checkpoint import load
 from tolaria.disk.manifest import read_manifest
 from tolaria.disk.store import Groups
-from tolaria.occasion import group_names
+from tolaria.resume import growth_state, rng_state
+from tolaria.resume.occasion import group_names
 from tolaria.session import Session
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def restore(esper: Orchestrator, saved: LoopState | None) -> None:
     if saved is None:
         esper.replay(esper.session.recorder.rewind(0))
         return
-    resume.restore_growth(esper, saved.state["esper"], rng=False)
+    growth_state.restore_growth(esper, saved.state["esper"], rng=False)
     optimizers = esper.rates.optimizers
     _refuse_other("optimizer", optimizers, saved.state["optimizer_states"], saved.path)
     _refuse_other("scheduler", esper.schedulers, saved.state.get("schedulers", []), saved.path)

@@ -31,8 +31,8 @@ from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria import Orchestrator
 from tolaria.config import load_config
 from tolaria.disk.journal import read
-from tolaria.policies import build_policy
-from tolaria.replay import Replay
+from tolaria.growth.policies import build_policy
+from tolaria.resume.replay import Replay
 
 
 def _hold(state: State) -> Decision:

@@ -36,10 +36,10 @@ from tests.tolaria.plain_loops import (
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria import Orchestrator
-from tolaria.batch_source import GivenBatches
-from tolaria.breakers import CLOSED, OPEN
+from tolaria.boundary.breakers import CLOSED, OPEN
 from tolaria.config import load_config
-from tolaria.policies import build_policy
+from tolaria.growth.batch_source import GivenBatches
+from tolaria.growth.policies import build_policy
 from tolaria.rates.groups import SEED_KEY
 from tolaria.session import Session
 

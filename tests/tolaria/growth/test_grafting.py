@@ -33,7 +33,7 @@ from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.config import EsperConfig, load_config
 from tolaria.data.hosts import digits_host
 from tolaria.data.splits import digits
-from tolaria.grafting import grafting_recipe
+from tolaria.growth.grafting import grafting_recipe
 
 
 def test_the_config_names_the_strategy() -> None:

@@ -1,0 +1,1 @@
+"""The boundary: everything that happens between two stretches of training."""

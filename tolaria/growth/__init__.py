@@ -1,0 +1,1 @@
+"""Growth: the long work around a boundary, and what it needs."""

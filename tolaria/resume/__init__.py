@@ -1,0 +1,1 @@
+"""What a run saves, when, and what it needs to go on."""
