@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bench.pairs import Row
 from tolaria import EsperCallback
-from tolaria.commands.train import QUIET_TRAINER, quiet_lightning
+from tolaria.commands.quiet import QUIET_TRAINER, quiet_lightning
 
 TITLE = "the callback in a training step, us, all seeds dormant"
 _NUM_ROUNDS = 11

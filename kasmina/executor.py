@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -18,13 +18,27 @@ from kasmina.lifecycle.seed_table import SeedTable
 from kasmina.sites.grounds import Grounds
 from kasmina.sites.site import Site
 from kasmina.slots.grafted_seed import GraftedSeed
-from kasmina.slots.slot import AttachedSeed, attached_seeds, every_seed
+from kasmina.slots.slot import AttachedSeed, attached_seeds, every_seed, seed_at_its_site
 from kasmina.trials.counterfactual import counterfactual_gains
 from kasmina.trials.nursery import Nursery
 from kasmina.trials.race import RaceRules
 from kasmina.trials.task import Task
 from kasmina.trials.trial import OptimizerRecipe
-from leyline import LIFECYCLE, Decision, EsperError, Evidence, SeedReport, Stage, refusal
+from leyline import (
+    LIFECYCLE,
+    Advance,
+    Cull,
+    Decision,
+    EsperError,
+    Evidence,
+    SeedReport,
+    Stage,
+    refusal,
+)
+
+_IN_FORWARD: Final = tuple(stage for stage in Stage if LIFECYCLE[stage].in_forward)
+_MOVES: Final = (Stage.GRAFTING, Stage.CULLED, Stage.CANCELLED, Stage.ROLLED_BACK)
+"""Where a seed that is advanced there comes into the model or leaves it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ class Executor:
         return sum(p.numel() for _, _, seed in held for p in seed.parameters())
 
     def live_seeds(self) -> dict[str, LiveSeed]:
-        """Every seed of this run in the live model, by name, in order of the model's submodules.
+        """Every seed of this run in the live model, by name, in order of the table.
 
         Seeds that the model brought along from an earlier run are part of its host, as are those of
         a copy that it keeps of a part of itself.
@@ -108,6 +122,13 @@ class Executor:
 
     # --- inside the boundary -----------------------------------------------------------------
 
+    def moves_seeds(self, decision: Decision) -> bool:
+        """Whether a decision or a fault is to put a seed into the live model or to take one out."""
+        return any(
+            isinstance(command, Cull) or (isinstance(command, Advance) and command.to in _MOVES)
+            for command in decision.commands
+        ) or any(held.seed.fault for held in self._own_seeds().values())
+
     def apply(self, decision: Decision, epoch: int) -> list[SeedReport]:
         """Carry out a decision, command by command.
 
@@ -121,7 +142,7 @@ class Executor:
             except EsperError as error:
                 self.lifecycle.refused()
                 reports.append(self._reports.refused(command, epoch, str(error)))
-        self.nursery.clear()
+        self.nursery.retire()
         return reports
 
     def roll_back(self, seed: str, epoch: int, cause: str, embargo_epochs: int) -> SeedReport:
@@ -256,11 +277,9 @@ class Executor:
 
     def _own_seeds(self) -> dict[str, AttachedSeed]:
         """Those of this run: of no earlier one, and in no copy that the model keeps of itself."""
-        return {
-            name: held
-            for name, held in attached_seeds(self._model).items()
-            if name in self.table and name.rpartition("/")[0] == held.site
-        }
+        names = self.table.in_stage(*_IN_FORWARD)
+        held = ((name, seed_at_its_site(self._model, name)) for name in names)
+        return {name: seed for name, seed in held if seed is not None}
 
     def _birth(self, seed: str) -> tuple[Site, str, int]:
         """Site, blueprint and epoch: with the seed's name, all that it is built from."""

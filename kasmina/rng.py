@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -27,8 +27,15 @@ def isolated_rng(rng_seed: int) -> Iterator[None]:
         with torch.random.fork_rng(devices=devices):
             random.seed(rng_seed)
             np.random.seed(rng_seed % 2**32)
-            torch.manual_seed(rng_seed)
+            _seed_torch(rng_seed, devices)
             yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+def _seed_torch(rng_seed: int, devices: Sequence[int]) -> None:
+    # torch.manual_seed formats the stack for every kind of device that there is not: 0.5 ms.
+    torch.default_generator.manual_seed(rng_seed)
+    for device in devices:
+        torch.cuda.default_generators[device].manual_seed(rng_seed)

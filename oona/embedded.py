@@ -33,6 +33,22 @@ if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
 
+# Where the kernel has no such signal: a second child, which ends the server when it is no longer
+# the trainer's child, and ends with the server. Forks of the trainer do not disturb it, as they
+# would a pipe, whose other end they inherit.
+_WATCH_PARENT: Final = """
+import os, sys, time
+parent, server = map(int, sys.argv[1:])
+try:
+    while os.getppid() == parent:
+        os.kill(server, 0)
+        time.sleep(0.5)
+    os.kill(server, 15)
+except ProcessLookupError:
+    pass
+"""
+_KERNEL_TELLS: Final = sys.platform == "linux"
+
 
 def remove_leftover(url: str) -> None:
     """Remove the directory of a server that ended with a killed parent, if it is empty."""
@@ -46,7 +62,8 @@ class EmbeddedServer:
     """A Valkey server on a unix socket, without TCP and without persistence.
 
     On Linux it ends with the thread that made it, even if that is killed, so make it in the main
-    thread or in one that lives as long as the run. Elsewhere a killed parent leaves it running.
+    thread or in one that lives as long as the run. Elsewhere it ends within a second of a killed
+    process.
 
     Args:
         log_path: where the server writes its log.
@@ -62,10 +79,13 @@ class EmbeddedServer:
 
         self._directory = Path(tempfile.mkdtemp(prefix=_PREFIX))  # 0700
         self._owner = os.getpid()
+        self._watcher: subprocess.Popen[bytes] | None = None
         self.socket_path = self._directory / "bus.sock"
         try:
             self._process = self._start(get_binary_path(), log_path)
             atexit.register(self.stop)
+            if not _KERNEL_TELLS and sys.executable:
+                self._watcher = self._watch()
             self._wait_until_it_answers(log_path)
         except (ValkeyBinaryNotFoundError, OSError) as error:
             shutil.rmtree(self._directory, ignore_errors=True)
@@ -86,9 +106,11 @@ class EmbeddedServer:
         if os.getpid() != self._owner:
             return  # a fork of the trainer is not its owner
         atexit.unregister(self.stop)
-        self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_TIMEOUT_S)
+        # The watcher first: it must not find another process under the server's number.
+        for child in filter(None, (self._watcher, self._process)):
+            child.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_STOP_TIMEOUT_S)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _start(self, binary: Path, log_path: Path) -> subprocess.Popen[bytes]:
@@ -100,7 +122,7 @@ class EmbeddedServer:
             *("--save", "", "--appendonly", "no", "--dir", str(self._directory)),
             *("--maxmemory", "64mb", "--maxmemory-policy", "noeviction"),
         ]
-        if sys.platform == "linux" and sys.executable:
+        if _KERNEL_TELLS and sys.executable:
             launcher = [sys.executable, "-I", "-S", "-c", _BIND_TO_PARENT, str(os.getpid())]
             command = launcher + command
         with log_path.open("ab") as log:
@@ -112,6 +134,21 @@ class EmbeddedServer:
                 stderr=log,
                 process_group=0,
             )
+
+    def _watch(self) -> subprocess.Popen[bytes]:
+        """Start what ends the server if this process is killed."""
+        numbers = [str(os.getpid()), str(self._process.pid)]
+        try:
+            return subprocess.Popen(  # noqa: S603 -- every argument is ours
+                [sys.executable, "-I", "-S", "-c", _WATCH_PARENT, *numbers],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                process_group=0,
+            )
+        except OSError:
+            self.stop()
+            raise
 
     def _wait_until_it_answers(self, log_path: Path) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from leyline import Schema, Stage, StatePacket
+from leyline import COLUMN_FORMATS, Schema, Stage, StatePacket
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class State:
     @cached_property
     def rows(self) -> tuple[SeedRow, ...]:
         """Every seed that is not dormant, in row order."""
-        stages = self.packet.column("stage").tolist()
+        columns = {n: self.packet.column(n).tolist() for n in COLUMN_FORMATS if n != "metrics"}
+        stages = columns["stage"]
         active = [row for row, stage in enumerate(stages) if stage != Stage.DORMANT]
-        return tuple(self._row(row) for row in active)
+        return tuple(self._row(row, columns) for row in active)
 
     def in_stage(self, stage: Stage) -> list[SeedRow]:
         """The seeds in one stage, in row order."""
@@ -75,26 +77,24 @@ class State:
     def _occupied(self) -> frozenset[str]:
         return frozenset(row.seed for row in self.rows)
 
-    def _row(self, row: int) -> SeedRow:
-        def cell(name: str) -> float:
-            return float(self.packet.column(name)[row])
-
+    def _row(self, row: int, columns: Mapping[str, list[Any]]) -> SeedRow:
         def measured(name: str) -> float | None:
-            value = cell(name)
+            value = cells[name]
             return None if math.isnan(value) else value
 
+        cells: dict[str, Any] = {name: column[row] for name, column in columns.items()}
         return SeedRow(
             seed=self.schema.seeds[row],
-            site=self.schema.sites[int(cell("site"))].name,
-            blueprint=self.schema.blueprints[int(cell("blueprint"))],
-            stage=Stage(int(cell("stage"))),
-            epochs_in_stage=int(cell("epochs_in_stage")),
-            grafting_strategy=int(cell("grafting_strategy")),
-            parameters=int(cell("parameters")),
-            alpha=cell("alpha"),
-            error_count=int(cell("error_count")),
-            embargo_epochs_left=int(cell("embargo_epochs_left")),
-            trial_steps=int(cell("trial_steps")),
+            site=self.schema.sites[cells["site"]].name,
+            blueprint=self.schema.blueprints[cells["blueprint"]],
+            stage=Stage(cells["stage"]),
+            epochs_in_stage=cells["epochs_in_stage"],
+            grafting_strategy=cells["grafting_strategy"],
+            parameters=cells["parameters"],
+            alpha=cells["alpha"],
+            error_count=cells["error_count"],
+            embargo_epochs_left=cells["embargo_epochs_left"],
+            trial_steps=cells["trial_steps"],
             trial_gain=measured("trial_gain"),
             trial_error=measured("trial_error"),
             counterfactual_gain=measured("counterfactual_gain"),

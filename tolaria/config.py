@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import os
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from leyline import ConfigError
-from tolaria.environment import NO_LIST, settings_in
+from tolaria.settings_sources import field_first, gather, plain
 
 POLICIES: Final = ("heuristic", "schedule", "hold")
 RATE_RULES: Final = ("constant", "variance_transfer")
@@ -231,6 +227,15 @@ def _require(condition: bool, field: str, value: object, allowed: str) -> None:
         raise ConfigError(f"setting {field!r} is {value!r}; it must be {allowed}")
 
 
+class Resolved(NamedTuple):
+    """Settings, and where each came from."""
+
+    config: EsperConfig
+    origins: dict[str, str]
+    """By setting: "argument", the variable ESPER_<FIELD>, or what holds the config; one that is
+    not here has its default."""
+
+
 def load_config(
     config: str | Path | Mapping[str, Any] | EsperConfig | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -247,91 +252,27 @@ def load_config(
     Raises:
         ConfigError: an unknown key, a wrong type or value, an unreadable file.
     """
-    values: dict[str, Any] = {}
-    where = "the config"
-    from_environment: dict[str, Any] = {}
-    if isinstance(config, EsperConfig):
-        values = msgspec.structs.asdict(config)
-    else:
-        from_environment = settings_in(environment, EsperConfig)
-        if isinstance(config, Mapping):
-            values = dict(config)
-        elif isinstance(config, str | Path):
-            where = str(config)
-            values = _table(read_toml(Path(config)), where)
-        elif config is not None:
-            raise ConfigError(
-                f"config is a {type(config).__name__}; give a TOML file's path, a mapping or an "
-                "EsperConfig"
-            )
-    check_names(values, where)
-    check_names(overrides or {}, "the arguments")
-    settings = {**values, **from_environment, **dict(overrides or {})}
-    try:
-        return msgspec.convert(msgspec.to_builtins(settings, enc_hook=_plain), EsperConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_field_first(str(error), settings)) from error
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}; give plain values") from error
+    return resolve(config, overrides, environment).config
 
 
-def _plain(value: Any) -> Any:
-    """What users give where a plain value is meant."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"a {type(value).__name__} is not a setting's value")
-
-
-def _table(content: dict[str, Any], where: str) -> dict[str, Any]:
-    """A file's [esper] table, or all of it where there is none."""
-    table = content.get("esper", content)
-    if not isinstance(table, dict):
-        raise ConfigError(f"{where}: esper is {table!r}; it must be a table, [esper]")
-    return table
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        ConfigError: missing, unreadable or not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"config file {path} does not exist; check the path") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"config file {path} cannot be read as TOML: {error}") from error
-
-
-def check_names(values: Mapping[str, Any], where: str) -> None:
-    """Refuse a setting that there is not.
+def resolve(
+    config: str | Path | Mapping[str, Any] | EsperConfig | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    *,
+    where: str = "the config",
+) -> Resolved:
+    """Do as `load_config` does, and tell where each setting came from.
 
     Args:
-        values: settings by name.
-        where: what holds them, for the error.
-
-    Raises:
-        ConfigError: an unknown name, with the one that was likely meant.
+        config, overrides, environment: as for `load_config`.
+        where: what holds the config, unless it is a file.
     """
-    known = [field.name for field in msgspec.structs.fields(EsperConfig)]
-    for name in values:
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-            raise ConfigError(f"{where}: there is no setting {name!r}; {hint}")
-
-
-def _field_first(message: str, settings: Mapping[str, Any]) -> str:
-    """Turn msgspec's "Expected `int`, got `str` - at `$.rng_seed`" into our word order."""
-    text, _, path = message.partition(" - at `$.")
-    if not path:
-        return text
-    field = re.split(r"[.\[`]", path)[0]
-    value = settings.get(field)
-    cure = (
-        f"; give a list: [{value!r}]"
-        if path.rstrip("`") == field and text.startswith(NO_LIST)
-        else ""
-    )
-    return f"setting {field!r} is {value!r}: {text}{cure}"
+    values, origins = gather(config, overrides or {}, environment, EsperConfig, where)
+    try:
+        settled = msgspec.convert(msgspec.to_builtins(values, enc_hook=plain), EsperConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(field_first(str(error), values)) from error
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}; give plain values") from error
+    return Resolved(settled, origins)

@@ -65,7 +65,7 @@ class Orchestrator:
     journal_is_losing: bool
     """Whether the journal lost events at the last boundary."""
     carried_ms: dict[str, float]
-    """What the last checkpoint took, until a boundary tells of it."""
+    """What the first survey and the last checkpoint took, until a boundary tells of it."""
 
     def __init__(
         self,
@@ -188,8 +188,11 @@ class Orchestrator:
 
     def host_parameters(self) -> int:
         """Parameters of the model without what growth has added."""
-        total = sum(parameter.numel() for parameter in self.model.parameters())
-        return total - self.executor.grown_parameters()
+        return self.num_parameters() - self.executor.grown_parameters()
+
+    def num_parameters(self) -> int:
+        """Parameters of the model with what growth has added."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
     # --- called by the loop ------------------------------------------------------------------
 
@@ -214,7 +217,8 @@ class Orchestrator:
 
         Raises:
             NonFiniteError: the loss is not finite and no seed can be blamed for it.
-            ConfigError: the loss is not one number.
+            ConfigError, SiteError: the loss is not one number, or at the first step, a setting
+                names a site that there is not.
             OwnerError: another thread owns the run; nothing was changed.
             RunError: the run is closed, or the call comes from a callback; nothing was changed.
         """
@@ -333,7 +337,7 @@ class Orchestrator:
             run_id=self.session.run.run_id,
             epoch=self.epoch,
             status=status,
-            parameters=self.host_parameters() + self.executor.grown_parameters(),
+            parameters=self.num_parameters(),
             metrics=dict(metrics or {}),
         )
         return self.session.close(ended)

@@ -48,12 +48,20 @@ class Recorder:
         return self._journal.position
 
     def sync(self) -> None:
-        """Make the journal durable."""
+        """Make the journal durable; what the disk says against it is kept as `problem`."""
         try:
-            self._journal.sync()
+            self.require_sync()
         except RunError as error:
             self.num_unwritten += 1
             self.problem = str(error)
+
+    def require_sync(self) -> None:
+        """Make the journal durable.
+
+        Raises:
+            RunError: the disk refused.
+        """
+        self._journal.sync()
 
     def rewind(self, position: int) -> Replay:
         """Forget what happened after a checkpoint, because it will happen again.

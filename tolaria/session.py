@@ -38,7 +38,7 @@ class Session:
         self._store = CheckpointStore(run.checkpoints, rules)
         self.recorder = Recorder(run.journal, bus, run.run_id)
         self._writer = CheckpointWriter(
-            self._store, self.recorder.sync, background=config.async_checkpoints
+            self._store, self.recorder.require_sync, background=config.async_checkpoints
         )
         wanted = config.seed_checkpoints and config.grows
         self.seed_records = SeedRecords(run.path / FILE_NAME) if wanted else None

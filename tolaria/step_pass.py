@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from leyline import StepMetrics
+from tolaria.boundary.stage_timer import StageTimer
 from tolaria.rollback.response import respond
 from tolaria.rollback.watch import Broken
 
@@ -25,7 +26,8 @@ def pass_step(
 
     Raises:
         NonFiniteError: the loss is not finite and no seed can be blamed for it.
-        ConfigError: the loss is not one number.
+        ConfigError: the loss is not one number, or a setting names a site that there is not.
+        SiteError: no site matches a setting's pattern.
     """
     watch, recovery = esper.watch, esper.recovery
     value = watch.loss(loss)
@@ -44,3 +46,7 @@ def pass_step(
             broken = Broken("parameters", "a parameter is not finite", in_one_step=True)
     if broken is not None:
         respond(esper, broken, epoch=esper.epoch + 1, batch=batch, lag=watch.lag)
+    elif not esper.growth.is_surveyed:
+        # After the first step already: a wrong name in a setting is not to cost an epoch.
+        timer = StageTimer(esper.clock_s, esper.carried_ms)
+        esper.growth.survey(esper.session, timer, esper.epoch + 1)

@@ -11,7 +11,7 @@ from torch import nn
 from kasmina.lifecycle.manager import LifecycleManager
 from kasmina.lifecycle.seed_table import SeedTable
 from kasmina.sites.grounds import Grounds
-from kasmina.slots.slot import attached_seeds
+from kasmina.slots.slot import seed_at_its_site
 from leyline import (
     LIFECYCLE,
     Advance,
@@ -94,13 +94,14 @@ class Commands:
     def _germinate(self, command: Germinate, epoch: int) -> SeedReport:
         size = self._grounds.size(command.site, command.blueprint)
         site, _, number = command.seed.rpartition("/")
-        left_over = command.seed not in self._table and command.seed in attached_seeds(self._model)
+        is_new = command.seed not in self._table
+        left_over = is_new and seed_at_its_site(self._model, command.seed) is not None
         if site != command.site or not number.isdecimal() or left_over:
             raise SiteError(
                 f"seed {command.seed!r} cannot be planted at {command.site!r}; name it "
                 f"{command.site + '/'!r} and a number that no seed of an earlier run has"
             )
-        if command.seed not in self._table:
+        if is_new:
             self._table.add(command.seed, self._grounds.site_index(command.site))
         return self.advance(
             command.seed,

@@ -12,9 +12,9 @@ from kasmina.grafting.strategies import GraftingRecipe
 from kasmina.lifecycle.seed_table import SeedTable
 from kasmina.sites.grounds import Grounds
 from kasmina.slots.grafted_seed import GraftedSeed
-from kasmina.slots.slot import attach_seed, attached_seeds, detach_seed
+from kasmina.slots.slot import attach_seed, attached_seeds, detach_seed, seed_at_its_site
 from kasmina.trials.nursery import Nursery
-from leyline import LIFECYCLE, Stage
+from leyline import LIFECYCLE, SiteError, Stage
 
 
 class Effects:
@@ -48,7 +48,10 @@ class Effects:
             self._moments.pop(seed, None)
         if not LIFECYCLE[self._table.stage(seed)].in_forward:
             return
-        _, host, module = attached_seeds(self._model)[seed]
+        held = seed_at_its_site(self._model, seed)
+        if held is None:
+            raise SiteError(f"seed {seed!r} hangs nowhere; somebody has taken it off the model")
+        _, host, module = held
         if LIFECYCLE[to].in_forward:
             _set_trainable(module, LIFECYCLE[to].trains_in_host)
         else:

@@ -67,8 +67,10 @@ class _SeedState:
         self._fault = seed.fault, seed.is_fault_told, seed.active
         shield = seed.shield
         self._stream = None if shield is None else (shield.rng_seed, shield.num_calls)
-        self._trained = [(parameter, parameter.requires_grad) for parameter in seed.parameters()]
-        self._modes = [(module, module.training) for module in seed.modules()]
+        modules = list(seed.modules())
+        held = [p for module in modules for p in module._parameters.values() if p is not None]
+        self._trained = [(parameter, parameter.requires_grad) for parameter in held]
+        self._modes = [(module, module.training) for module in modules]
 
     def restore(self) -> None:
         """Put it back; parameters and submodules are those that the seed had."""

@@ -215,13 +215,36 @@ class AttachedSeed(NamedTuple):
 
 def every_seed(model: nn.Module) -> list[AttachedSeed]:
     """Every seed in a model, in order of its submodules, those of one in order of grafting."""
-    slots = ((site, module, slot_of(module)) for site, module in model.named_modules())
-    return [
-        AttachedSeed(site, module, seed)
-        for site, module, slot in slots
-        if slot is not None
-        for seed in slot.seeds()
-    ]
+    found: list[AttachedSeed] = []
+    seen: set[nn.Module] = set()
+    # By hand: named_modules() resumes a generator for every level above a module.
+    left: list[tuple[str, nn.Module | None]] = [("", model)]
+    while left:
+        site, module = left.pop()
+        if module is None or module in seen:
+            continue
+        seen.add(module)
+        if isinstance(module, Slot):
+            continue  # no seed hangs in a seed
+        if (slot := slot_of(module)) is not None:
+            found += [AttachedSeed(site, module, seed) for seed in slot.seeds()]
+        prefix = f"{site}." if site else ""
+        children = module._modules
+        left += [(prefix + name, children[name]) for name in reversed(children)]
+    return found
+
+
+def seed_at_its_site(model: nn.Module, name: str) -> AttachedSeed | None:
+    """The seed that hangs where its name says, if one does; the model is not searched."""
+    site, _, key = name.rpartition("/")
+    module: nn.Module | None = model
+    for part in site.split(".") if site else ():
+        module = None if module is None else module._modules.get(part)
+    slot = None if module is None else slot_of(module)
+    seed = None if slot is None else slot._modules.get(key)
+    if module is None or not isinstance(seed, GraftedSeed):
+        return None
+    return AttachedSeed(site, module, seed)
 
 
 def attached_seeds(model: nn.Module) -> dict[str, AttachedSeed]:

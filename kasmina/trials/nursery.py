@@ -35,6 +35,7 @@ class Nursery:
         self._rng_seed = rng_seed
         self._trials: dict[str, Trial] = {}
         self._unbuilt: dict[str, str] = {}
+        self._retired: list[Trial] = []
         self.race_report: RaceReport | None = None
         """What the last race cost, and which of its work was shared."""
 
@@ -120,6 +121,11 @@ class Nursery:
         trial = self._trials.get(seed)
         return self._unbuilt.get(seed) if trial is None else trial.fault
 
-    def clear(self) -> None:
-        """Let go of every trial's weights."""
+    def retire(self) -> None:
+        """Know nothing of the last race any more; its weights are held until `clear`."""
+        self._retired += self._trials.values()
         self._trials, self._unbuilt = {}, {}
+
+    def clear(self) -> None:
+        """Let go of every trial's weights: for many trials that takes milliseconds."""
+        self._trials, self._unbuilt, self._retired = {}, {}, []

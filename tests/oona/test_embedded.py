@@ -48,9 +48,12 @@ def test_it_is_our_child_under_its_own_name(
 
 PARENT = """
 import pathlib, sys
-from oona.embedded import EmbeddedServer
-server = EmbeddedServer(pathlib.Path(sys.argv[1]))
-print(server.pid, server.socket_path, flush=True)
+import oona.embedded
+if sys.argv[3] == "no signal":
+    oona.embedded._KERNEL_TELLS = False
+server = oona.embedded.EmbeddedServer(pathlib.Path(sys.argv[1]))
+watcher = server._watcher.pid if server._watcher else server.pid
+print(server.pid, watcher, server.socket_path, flush=True)
 if sys.argv[2] == "wait":
     sys.stdin.read()
     import threading; threading.Event().wait()
@@ -58,26 +61,43 @@ if sys.argv[2] == "wait":
 
 
 @linux_only
+@pytest.mark.parametrize("system", ["linux", "no signal"])
 @pytest.mark.parametrize("end", ["killed", "exits"])
 def test_it_dies_with_its_parent(
     tmp_path: Path,
     end: str,
+    system: str,
     spawn: Callable[..., subprocess.Popen[bytes]],
     wait_for_end: Callable[[int], bool],
 ) -> None:
-    """kill -9 of the parent, or its ordinary exit, ends the server within seconds."""
-    parent = spawn(PARENT, str(tmp_path / "server.log"), "wait" if end == "killed" else "go")
+    """kill -9 of the parent, or its ordinary exit, ends the server within seconds; also where the
+    kernel has no signal for it, as on macOS, and then what watched the parent ends too."""
+    how = "wait" if end == "killed" else "go"
+    parent = spawn(PARENT, str(tmp_path / "server.log"), how, system)
     assert parent.stdout is not None
-    pid, socket_path = parent.stdout.readline().split()
+    pid, watcher, socket_path = parent.stdout.readline().split()
+    assert (watcher != pid) == (system == "no signal")
     if end == "killed":
         os.kill(int(pid), 0)
         parent.kill()
     parent.wait(10)
     assert wait_for_end(int(pid))
+    assert wait_for_end(int(watcher))
     directory = Path(socket_path.decode()).parent
     if end == "killed":
         directory.rmdir()  # left behind, but empty
     assert not directory.exists()
+
+
+def test_stopping_it_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a second process watches the parent, it has ended when `stop` returns."""
+    monkeypatch.setattr("oona.embedded._KERNEL_TELLS", False)
+    server = EmbeddedServer(tmp_path / "server.log")
+    watcher = server._watcher
+    assert watcher is not None
+    assert watcher.poll() is None
+    server.stop()
+    assert watcher.returncode is not None
 
 
 def test_a_server_that_cannot_start_says_why(

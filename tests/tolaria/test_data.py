@@ -205,7 +205,8 @@ def test_peeking_does_not_move_the_position():
     next(iter(loader))
     rest = [inputs for inputs, _ in batches]
     assert same([first, *rest], whole)
-    assert loader.state_dict() == {"epoch": 0, "num_batches": len(loader)}
+    state = {"epoch": 0, "num_batches": len(loader), "num_repeated": 0}
+    assert loader.state_dict() == state
 
 
 def test_a_finished_epoch_is_not_resumed_into_the_next():

@@ -26,7 +26,7 @@ from tests.tolaria.plain_loops import one_thread as one_thread
 
 _NUM_WARM = 500
 _NUM_BOUNDARIES = 2_000
-_CYCLE = 5
+_CYCLE = 10
 _HISTORY_SIZE_BYTES = 8_192
 """What one boundary may leave behind: its events in the view, for the report."""
 
@@ -37,7 +37,7 @@ def _plant_and_cull(state: State) -> Decision:
     by_turn = {
         1: Germinate(seed=SEED, site=SITE, blueprint="conv", cause="soak"),
         2: Advance(seed=SEED, to=Stage.GRAFTING, cause="soak"),
-        4: Cull(seed=SEED, cause="soak", embargo_epochs=0),
+        8: Cull(seed=SEED, cause="soak", embargo_epochs=0),
     }
     command = by_turn.get(epoch % _CYCLE)
     commands = () if command is None else (command,)
@@ -56,11 +56,11 @@ def _held() -> dict[str, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_two_thousand_boundaries_with_plants_and_culls_leave_nothing_but_their_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a warm-up, 1,500 boundaries with 300 grafts and culls add no thread, no descriptor and
+    """After a warm-up, 1,500 boundaries with 150 grafts and culls add no thread, no descriptor and
     no seed that nobody holds; memory grows by less than 8 KB a boundary. Every seed was really
     grafted and taken out."""
     use_policy(monkeypatch, Scripted(_plant_and_cull))

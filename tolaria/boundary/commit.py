@@ -97,6 +97,7 @@ class Boundary:
         self,
         metrics: Mapping[str, float],
         timer: StageTimer,
+        outside: StageTimer,
         *,
         epoch: int,
         step: int,
@@ -107,6 +108,10 @@ class Boundary:
 
         While the executor's breaker is open nothing is done; while the policy's is, seeds live on
         and growth holds.
+
+        Args:
+            timer: of gather, decide and apply.
+            outside: of the search for schedulers, which a seed that comes or goes calls for.
         """
         breakers = self._breakers
         if not breakers.executor.admits():
@@ -132,6 +137,12 @@ class Boundary:
             with self._in_stage("decide", epoch, timer):
                 decision = self._decide(packet, schema, epoch)
             del packet
+            self._stage = "apply"
+            if self._executor.moves_seeds(decision):
+                # A scheduler that is not known would be left with lists of the wrong length.
+                with outside.stage("schedulers"):
+                    self._rates.find_schedulers()
+                undo.mark_rates()
             with self._in_stage("apply", epoch, timer):
                 reports = self._executor.withdraw_faulted(epoch, self._embargo_epochs)
                 reports += self._executor.apply(decision, epoch)

@@ -45,9 +45,9 @@ def pass_boundary(
         reports += esper.growth.follow_up(reports, outside, esper.epoch, ends_epoch=ends_epoch)
     for fault in esper.executor.lifecycle.take_callback_faults():
         esper.fault("transition callback", fault, "the transition stands")
-    for event in _events(esper, outcome.decision, reports, fresh):
-        esper.session.record(event)
     with outside.stage("journal"):
+        for event in _events(esper, outcome.decision, reports, fresh):
+            esper.session.record(event)
         _keep(esper, num_unwritten, durably=outcome.is_replayable)
     stretch_steps = esper.config.boundary_every_steps or esper.steps_since_boundary
     esper.executor.ramp_steps = max(1, stretch_steps * esper.config.ramp_epochs)
@@ -66,11 +66,13 @@ def _measure_and_commit(
     outside: StageTimer,
 ) -> Outcome:
     """All that leads to the commit point, and that; if it raises, there was no boundary."""
-    for seed, fault in esper.executor.take_faults().items():
-        esper.fault(f"seed {seed}", fault, "it is out; the host goes on without it")
-    _settle_learning_rates(esper)
     with outside.stage("watch"):
+        for seed, fault in esper.executor.take_faults().items():
+            esper.fault(f"seed {seed}", fault, "it is out; the host goes on without it")
+        _settle_learning_rates(esper)
         has_gone_back = respond_at_boundary(esper, fresh)
+    with outside.stage("schedulers"):
+        esper.rates.notice_schedulers()
     ready = esper.boundary.ready() and not has_gone_back
     if esper.config.grows:
         esper.growth.measure(
@@ -80,7 +82,7 @@ def _measure_and_commit(
             num_steps=esper.steps_since_boundary,
             ready=ready,
         )
-    return _gone_back(esper) if has_gone_back else _commit(esper, known, inside)
+    return _gone_back(esper) if has_gone_back else _commit(esper, known, inside, outside)
 
 
 def _settle_learning_rates(esper: Orchestrator) -> None:
@@ -100,14 +102,19 @@ def _gone_back(esper: Orchestrator) -> Outcome:
     return Outcome(Decision(epoch=esper.epoch, policy=policy, cause=cause), [], has_gone_back=True)
 
 
-def _commit(esper: Orchestrator, numbers: Mapping[str, float], timer: StageTimer) -> Outcome:
+def _commit(
+    esper: Orchestrator, numbers: Mapping[str, float], inside: StageTimer, outside: StageTimer
+) -> Outcome:
+    with outside.stage("count"):
+        host_parameters = esper.host_parameters()
     outcome = esper.boundary.commit(
         numbers,
-        timer,
+        inside,
+        outside,
         epoch=esper.epoch,
         step=esper.step,
         num_epochs=esper.num_epochs,
-        host_parameters=esper.host_parameters(),
+        host_parameters=host_parameters,
     )
     if outcome.fault is not None:
         esper.fault("boundary", outcome.fault, "the boundary did not count; growth holds")
@@ -156,6 +163,6 @@ def epoch_metrics(esper: Orchestrator, numbers: Mapping[str, float]) -> EpochMet
         num_epochs=esper.num_epochs,
         step=esper.step,
         metrics=dict(numbers),
-        parameters=esper.host_parameters() + esper.executor.grown_parameters(),
+        parameters=esper.num_parameters(),
         stages=esper.executor.table.num_by_stage(),
     )

@@ -28,6 +28,10 @@ class Undo:
         self._rates, self._mark = rates, rates.mark()
         self._controller, self._controller_state = controller, controller.state_dict()
 
+    def mark_rates(self) -> None:
+        """Take optimizers and schedulers again: more schedulers are known by now."""
+        self._mark = self._rates.mark()
+
     def run(self) -> None:
         """Put everything back."""
         self._seeds.restore()

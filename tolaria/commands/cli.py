@@ -2,38 +2,91 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
 
 _RUN = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+_TARGET = click.argument("target", required=False, metavar="[CONFIG.toml | package.module:Model]")
+_SETTINGS = (
+    click.option(
+        "--data",
+        metavar="NAME",
+        help="digits, mnist1d, fashion-mnist, or package.module:DataModule.",
+    ),
+    click.option("--data-dir", metavar="DIR", help="Where a data set that is not shipped lies."),
+    click.option("--epochs", type=int, metavar="N", help="Epochs to train."),
+    click.option("--threads", type=int, metavar="N", help="Threads for torch (small sets: 1)."),
+    click.option(
+        "--rng-seed",
+        type=int,
+        metavar="N",
+        help="Seed of all randomness, 0 to 2**63 - 1 (default 0).",
+    ),
+    click.option(
+        "--run-dir", metavar="DIR", help="Directory of the run (default: a dated one in runs/)."
+    ),
+    click.option(
+        "--telemetry", metavar="URL", help="embedded (default), memory, off, or a server's URL."
+    ),
+    click.option("--policy", metavar="NAME", help="heuristic (default), schedule or hold."),
+)
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the target and the options that say what is trained, and how."""
+    for option in reversed((_TARGET, *_SETTINGS)):
+        command = option(command)
+    return command
+
+
+def _say_versions(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Print them without an import that takes seconds, and end."""
+    if asked:
+        versions = [
+            ("esper", "esper-morphogenesis"),
+            ("torch", "torch"),
+            ("lightning", "lightning"),
+        ]
+        for name, package in versions:
+            click.echo(f"{name} {metadata.version(package)}")
+        click.echo(f"python {platform.python_version()}")
+        context.exit()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="esper-morphogenesis", prog_name="esper")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_say_versions,
+    help="Print the versions of esper, torch, lightning and python.",
+)
 def esper() -> None:
     """Let a PyTorch network grow new modules while it trains, without disturbing the run."""
 
 
+@esper.command(short_help="Write a config and a script to begin with.")
+@click.argument(
+    "directory", required=False, metavar="[DIR]", default=".", type=click.Path(path_type=Path)
+)
+def init(directory: Path) -> None:
+    """Write a commented config and a script that runs as it is, to begin with."""
+    from tolaria.commands.init import init
+
+    init(directory)
+
+
 @esper.command()
-@click.argument("target", required=False, metavar="[CONFIG.toml | package.module:Model]")
+@_with_settings
 @click.option(
-    "--data", metavar="NAME", help="digits, mnist1d, fashion-mnist, or package.module:DataModule."
+    "--dry-run", is_flag=True, help="Stop before the first step and say what would happen."
 )
-@click.option("--data-dir", metavar="DIR", help="Where a data set that is not shipped lies.")
-@click.option("--epochs", type=int, metavar="N", help="Epochs to train.")
-@click.option("--threads", type=int, metavar="N", help="Threads for torch (small sets: 1).")
-@click.option(
-    "--rng-seed", type=int, metavar="N", help="Seed of all randomness, 0 to 2**63 - 1 (default 0)."
-)
-@click.option(
-    "--run-dir", metavar="DIR", help="Directory of the run (default: a dated one in runs/)."
-)
-@click.option(
-    "--telemetry", metavar="URL", help="embedded (default), memory, off, or a server's URL."
-)
-@click.option("--policy", metavar="NAME", help="heuristic (default), schedule or hold.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run (default: the newest).")
 @click.option(
     "--compare",
@@ -47,7 +100,24 @@ def train(target: str | None, **options: Any) -> None:
     run_command(target, **options)
 
 
-@esper.command()
+@esper.group(short_help="Show the settings that a run would have.")
+def config() -> None:
+    """What settings a run would have."""
+
+
+@config.command()
+@_with_settings
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def show(target: str | None, *, as_json: bool, **options: Any) -> None:
+    """Print every setting that a run with these arguments would have, and where it comes from."""
+    from tolaria.commands.config_show import show_config
+    from tolaria.commands.spec import divided
+
+    given, overrides = divided(options)
+    show_config(target, given, overrides, as_json=as_json)
+
+
+@esper.command(short_help="Follow a live run through its bus.")
 @click.argument("run", metavar="RUN|URL")
 def watch(run: str) -> None:
     """Follow a live run through its bus, or see again one that has ended."""
@@ -66,7 +136,7 @@ def inspect(run: Path, *, as_json: bool) -> None:
     inspect_run(run, as_json=as_json)
 
 
-@esper.command()
+@esper.command(short_help="Write the grown network to a file.")
 @_RUN
 @click.option(
     "-o",
@@ -92,7 +162,7 @@ def report(run: Path) -> None:
     write_report(run)
 
 
-@esper.command()
+@esper.command(short_help="Check all that a run has on disk.")
 @_RUN
 def verify(run: Path) -> None:
     """Check every digest and structure that a run has on disk; exit code 1 if something is bad."""
@@ -101,7 +171,7 @@ def verify(run: Path) -> None:
     verify_run(run)
 
 
-@esper.command()
+@esper.command(short_help="Go back to an earlier checkpoint.")
 @_RUN
 @click.option("--to", "step", required=True, type=int, metavar="STEP", help="Checkpoint's step.")
 def rollback(run: Path, *, step: int) -> None:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tolaria.commands.spec import TrainSpec, build
+from tolaria.commands.building import build
+from tolaria.commands.spec import TrainSpec
 from tolaria.config import EsperConfig
 from tolaria.orchestrator import Orchestrator
 from tolaria.show.phrases import milliseconds

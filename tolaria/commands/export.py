@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import kasmina
 from leyline import ExportError, RunError
+from tolaria.commands.building import build
 from tolaria.commands.runs import newest_checkpoint, read_stored_spec
-from tolaria.commands.spec import build
 from tolaria.disk.checkpoint import load
 from tolaria.disk.run import RunDirectory
 

@@ -36,7 +36,12 @@ def find(console: Console, spec: TrainSpec, config: EsperConfig, given: set[str]
         ConfigError: the command states something else than the run was started with.
         RunError: the run was not started by `esper train`.
     """
-    path = Path(config.run_dir) if config.run_dir is not None else newest_run()
+    if config.run_dir is not None:
+        path: Path | None = Path(config.run_dir)
+    else:
+        path, passed_over = newest_run()
+        for other in passed_over:
+            console.print(f"passed over {other}: it ended before anything was saved")
     if path is None or not (path / "run.json").is_file():
         console.print("nothing to resume: no run was saved yet; starting from the beginning")
         return ResumePoint(None, None, spec, config.rng_seed)

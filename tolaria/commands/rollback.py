@@ -11,6 +11,7 @@ from tolaria.commands.history import read_view
 from tolaria.disk.checkpoint import order, verify
 from tolaria.disk.run import RunDirectory
 from tolaria.disk.store import CheckpointStore
+from tolaria.show.phrases import counted
 
 
 def roll_back_run(path: Path, step: int) -> None:
@@ -45,7 +46,7 @@ def roll_back_run(path: Path, step: int) -> None:
 
     for moved in aside:
         say(f"set aside: {moved}")
-    lost = f"{max(0, view.step - step)} steps"
+    lost = counted(max(0, view.step - step), "step")
     if epoch:  # checkpoints of format 1 do not say
-        lost = f"{max(0, view.epoch - epoch)} epochs, {lost}"
+        lost = f"{counted(max(0, view.epoch - epoch), 'epoch')}, {lost}"
     say(f"{path} is at step {step} again; undone: {lost}. The next resume goes on from there.")

@@ -8,15 +8,17 @@ from typing import Final
 import msgspec
 
 from leyline import CheckpointError, RunError
+from tolaria.commands.history import read_view
 from tolaria.commands.spec import TrainSpec
 from tolaria.disk.files import write_atomic
 from tolaria.disk.run import RunDirectory
+from tolaria.disk.sealed import seal, unseal
 from tolaria.disk.store import CheckpointStore
 
 SPEC_FILE: Final = "spec.json"
 
 
-class StoredSpec(msgspec.Struct, frozen=True, kw_only=True):
+class StoredSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `esper train` was asked for, as the run directory keeps it."""
 
     spec: TrainSpec
@@ -26,7 +28,7 @@ class StoredSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 def store_spec(run_dir: Path, stored: StoredSpec) -> None:
     """Keep a spec in a run directory."""
-    write_atomic(run_dir / SPEC_FILE, msgspec.json.format(msgspec.json.encode(stored)) + b"\n")
+    write_atomic(run_dir / SPEC_FILE, seal(msgspec.to_builtins(stored)))
 
 
 def read_stored_spec(run_dir: Path) -> StoredSpec:
@@ -42,8 +44,8 @@ def read_stored_spec(run_dir: Path) -> StoredSpec:
             "in your own code, use kasmina.load(model, checkpoint)"
         )
     try:
-        return msgspec.json.decode(path.read_bytes(), type=StoredSpec)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return msgspec.convert(unseal(path.read_bytes()), StoredSpec)
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
 
 
@@ -67,7 +69,27 @@ def look_for_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:
     return newest, [f"{name}: {'; '.join(flaws)}" for name, flaws in store.problems.items()]
 
 
-def newest_run(parent: Path = Path("runs")) -> Path | None:
-    """The run directory that was created last, or None."""
-    found = [path for path in parent.glob("*") if (path / "run.json").is_file()]
-    return max(found, key=lambda path: RunDirectory.open(path, lock=False).created, default=None)
+def newest_run(parent: Path = Path("runs")) -> tuple[Path | None, list[Path]]:
+    """The run to go on with, and newer ones that were passed over.
+
+    Those failed, or never began, and left no checkpoint. Where there are no others it is the
+    newest of them; None if there is no run.
+    """
+    there = [path for path in parent.glob("*") if (path / "run.json").is_file()]
+    there.sort(key=lambda path: RunDirectory.open(path, lock=False).created, reverse=True)
+    for number, path in enumerate(there):
+        if not _came_to_nothing(path):
+            return path, there[:number]
+    return next(iter(there), None), []
+
+
+def _came_to_nothing(path: Path) -> bool:
+    run = RunDirectory.open(path, lock=False)
+    if CheckpointStore(run.checkpoints, read_only=True).paths():
+        return False
+    if not (path / SPEC_FILE).is_file():
+        return True
+    try:
+        return read_view(run).status == "failed"
+    except RunError:
+        return False  # the journal is damaged; what it says of that is worth more than a guess

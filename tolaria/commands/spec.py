@@ -1,23 +1,19 @@
-"""What `esper train` was asked to train, and how to build it: built-in tasks and the user's own."""
+"""What `esper train` was asked to train, as a config file and the command line state it."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import lightning.pytorch as pl
 import msgspec
 
-from kasmina import isolated_rng
-from leyline import ConfigError, EsperError
-from tolaria import data as built_in
-from tolaria.config import EsperConfig, check_names, load_config, read_toml
+from leyline import ConfigError
+from tolaria.config import EsperConfig, load_config
+from tolaria.settings_sources import check_names, read_toml
 
-_DEFAULT_SET: Final = "digits"
+DEFAULT_SET: Final = "digits"
 _SMALL_SETS: Final = ("digits", "mnist1d")
 
 
@@ -49,7 +45,7 @@ class TrainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Every small tensor waits for a barrier per thread: on contended cores two threads were ten
         times slower than one on the small sets.
         """
-        small = self.model is None and (self.data or _DEFAULT_SET) in _SMALL_SETS
+        small = self.model is None and (self.data or DEFAULT_SET) in _SMALL_SETS
         return self.threads or (1 if small else None)
 
     def config(self, overrides: Mapping[str, Any] | None = None) -> EsperConfig:
@@ -79,99 +75,34 @@ def read_spec(path: Path) -> TrainSpec:
         spec = msgspec.convert(content, TrainSpec)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from error
-    check_names(spec.esper, f"{path}, [esper]")
+    check_names(spec.esper, f"{path}, [esper]", EsperConfig)
     return spec
 
 
-def build(
-    spec: TrainSpec, rng_seed: int, epochs: int | None = None
-) -> tuple[pl.LightningModule, pl.LightningDataModule, int]:
-    """Build the model and its data afresh.
+def spec_of(target: str | None, given: Mapping[str, Any]) -> TrainSpec:
+    """The spec that a command line asks for.
 
     Args:
-        spec: what to build.
-        rng_seed: what the model's weights and the data order are drawn from.
-        epochs: replaces the spec's number of epochs.
-
-    Returns:
-        Model, data module and the number of epochs to train.
+        target: a config file, package.module:Model, or None for the built-in host.
+        given: the options that were stated; they win over the file.
 
     Raises:
-        ConfigError: something in the spec does not exist or cannot be built.
+        ConfigError: the target is neither, or as for `read_spec`.
     """
-    wanted = epochs or spec.epochs
-    if wanted is not None and wanted < 1:
-        raise ConfigError(f"epochs is {wanted}; it must be at least 1")
-    if spec.data is None and spec.model is not None:
+    if target is None or ":" in target:
+        spec = TrainSpec(model=target)
+    elif target.endswith(".toml") or Path(target).exists():
+        spec = read_spec(Path(target))
+    else:
         raise ConfigError(
-            f"model is {spec.model}, but no data was given; give --data "
-            f"package.module:MyDataModule, or one of {', '.join(built_in.RECIPES)}"
+            f"{target!r} is neither a config file (CONFIG.toml) nor a model "
+            "(package.module:MyLightningModule)"
         )
-    data = spec.data or _DEFAULT_SET
-    if ":" not in data:
-        data_dir = None if spec.data_dir is None else Path(spec.data_dir)
-        task = built_in.load(
-            data, data_dir=data_dir, rng_seed=rng_seed, num_epochs=wanted, **spec.data_args
-        )
-        if spec.model is None:
-            return task.module, task.data, task.num_epochs
-        return _construct_model(spec, rng_seed), task.data, task.num_epochs
-    if spec.model is None:
-        raise ConfigError(
-            f"data is {data}, but no model was given; give one as package.module:MyLightningModule"
-        )
-    module = _construct_model(spec, rng_seed)
-    loaded = _construct(data, spec.data_args, pl.LightningDataModule, rng_seed)
-    return module, loaded, wanted or 30
+    return msgspec.structs.replace(spec, **given)
 
 
-def _construct_model(spec: TrainSpec, rng_seed: int) -> pl.LightningModule:
-    assert spec.model is not None
-    module = _construct(spec.model, spec.model_args, pl.LightningModule, rng_seed)
-    assert isinstance(module, pl.LightningModule)
-    return module
-
-
-def _construct(path: str, arguments: Mapping[str, Any], kind: type[Any], rng_seed: int) -> Any:
-    target = import_object(path)
-    if not (isinstance(target, type) and issubclass(target, kind)):
-        raise ConfigError(f"{path} is not a {kind.__name__}; give package.module:{kind.__name__}")
-    try:
-        with isolated_rng(rng_seed):
-            return target(**arguments)
-    except EsperError:
-        raise
-    except TypeError as error:
-        raise ConfigError(
-            f"{path} cannot be built from {dict(arguments)}: {error}; "
-            "give its arguments in a config file"
-        ) from error
-
-
-def import_object(path: str) -> Any:
-    """Import `package.module:Name`, the current directory included.
-
-    Raises:
-        ConfigError: the path is malformed, or the module or the name does not exist.
-    """
-    module_name, separator, name = path.partition(":")
-    if not separator or not module_name or not name:
-        raise ConfigError(f"{path!r} is not of the form package.module:Name")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{path}: there is no module {error.name!r} on the path or in {here}; "
-            "check the spelling and the directory you run from"
-        ) from error
-    try:
-        return getattr(module, name)
-    except AttributeError:
-        named = [n for n, v in vars(module).items() if isinstance(v, type)]
-        raise ConfigError(
-            f"{path}: module {module_name!r} has no {name!r}; "
-            f"its classes are {', '.join(named) or 'none'}"
-        ) from None
+def divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that were stated: those of the spec, and those that are settings of growth."""
+    stated = {name: value for name, value in options.items() if value is not None}
+    given = {n: v for n, v in stated.items() if n in TrainSpec.__struct_fields__}
+    return given, {n: v for n, v in stated.items() if n not in given}

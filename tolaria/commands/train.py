@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
-from pathlib import Path
 from typing import Any, Final
 
 import lightning.pytorch as pl
 import msgspec
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from rich.console import Console
 
 from leyline import ConfigError, Event, RunStarted
+from tolaria.commands.building import build
 from tolaria.commands.compare import ANNOUNCEMENT, compare
+from tolaria.commands.dry_run import dry_run as look_ahead
+from tolaria.commands.quiet import quiet_lightning, quiet_trainer
 from tolaria.commands.resuming import ResumePoint, find
 from tolaria.commands.runs import StoredSpec, store_spec
-from tolaria.commands.spec import TrainSpec, build, read_spec
+from tolaria.commands.spec import TrainSpec, divided, spec_of
 from tolaria.config import EsperConfig
 from tolaria.environment import warn_of_unknown
 from tolaria.lightning.callback import EsperCallback
@@ -26,58 +25,32 @@ from tolaria.show.summary import summarise
 from tolaria.show.terminal import Terminal
 
 _INTERRUPTED: Final = 130
-QUIET_TRAINER: Final = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-}
 
 
 def run_command(
-    target: str | None,
-    *,
-    data: str | None,
-    data_dir: str | None,
-    epochs: int | None,
-    threads: int | None,
-    rng_seed: int | None,
-    run_dir: str | None,
-    telemetry: str | None,
-    policy: str | None,
-    resume: bool,
-    compare: bool,
+    target: str | None, *, resume: bool, compare: bool, dry_run: bool, **options: Any
 ) -> None:
     """Run `esper train` with its options as they were given; None is "not given"."""
     console = Console(highlight=False)
-    given = {"data": data, "data_dir": data_dir, "epochs": epochs, "threads": threads}
-    stated = {n: v for n, v in given.items() if v is not None}
-    spec = _spec_of(target, stated)
-    settings = {"rng_seed": rng_seed, "run_dir": run_dir, "telemetry": telemetry, "policy": policy}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    stated, settings = divided(options)
+    spec = spec_of(target, stated)
     warn_of_unknown(None, EsperConfig)
     config = spec.config(settings)
+    if dry_run:
+        if resume or compare:
+            raise ConfigError("--dry-run is of a new run alone; leave out --resume and --compare")
+        _prepare(spec)
+        look_ahead(console, spec, config)
+        return
     point = ResumePoint(None, None, spec, config.rng_seed)
     if resume:
         names = {*stated, *settings, *(["target"] if target is not None else [])}
         point = find(console, spec, config, names)
-        changes = {"rng_seed": point.rng_seed, "run_dir": str(point.run_dir or run_dir or "")}
-        config = point.spec.config({**settings, **{n: v for n, v in changes.items() if v != ""}})
+        settings["rng_seed"] = point.rng_seed
+        if point.run_dir is not None:
+            settings["run_dir"] = str(point.run_dir)
+        config = point.spec.config(settings)
     _train(console, point, config, compared=compare)
-
-
-def _spec_of(target: str | None, given: dict[str, Any]) -> TrainSpec:
-    if target is None or ":" in target:
-        spec = TrainSpec(model=target)
-    elif target.endswith(".toml") or Path(target).exists():
-        spec = read_spec(Path(target))
-    else:
-        raise ConfigError(
-            f"{target!r} is neither a config file (CONFIG.toml) nor a model "
-            "(package.module:MyLightningModule)"
-        )
-    return msgspec.structs.replace(spec, **given)
 
 
 class _Progress(pl.Callback):
@@ -95,12 +68,17 @@ class _Progress(pl.Callback):
         self._terminal.on_batch(batch_idx + 1, total, value)
 
 
-def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compared: bool) -> None:
-    spec = point.spec
+def _prepare(spec: TrainSpec) -> None:
+    """Settings of the process, as the spec has them."""
     quiet_lightning()
     threads = spec.num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compared: bool) -> None:
+    spec = point.spec
+    _prepare(spec)
     module, data, num_epochs = build(spec, config.rng_seed)
     if compared:
         _announce_compare(console, module, data)
@@ -126,11 +104,8 @@ def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compare
     try:
         with Terminal(console, bus=bus) as terminal:
             callback.listeners += [keep_spec, terminal.apply]
-            options = {"max_epochs": num_epochs, **QUIET_TRAINER, **spec.trainer}
-            options["callbacks"] = [callback, _Progress(terminal)]
-            trainer = pl.Trainer(**options)
-            # Lightning takes 32 bits.
-            pl.seed_everything(config.rng_seed % 2**32, verbose=False)
+            callbacks = [callback, _Progress(terminal)]
+            trainer = quiet_trainer(num_epochs, callbacks, spec.trainer, config.rng_seed)
             trainer.fit(module, data, ckpt_path=point.checkpoint)
     except SystemExit:
         # Lightning turns Ctrl-C into this after it has told the callbacks.
@@ -185,11 +160,3 @@ def _has_test(module: pl.LightningModule, data: pl.LightningDataModule) -> bool:
 def _say_interrupted(console: Console, callback: EsperCallback) -> None:
     where = callback.run_dir
     console.print(f"interrupted; go on with the same command and --resume --run-dir {where}")
-
-
-def quiet_lightning() -> None:
-    """Hardware banners and tips on small settings are not what the user came for."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=PossibleUserWarning)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)

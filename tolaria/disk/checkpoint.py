@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from leyline import CheckpointError
 from tolaria.disk import manifest as manifests
 from tolaria.disk import migrations, tree
-from tolaria.disk.manifest import Manifest, digest, read_file, read_manifest
+from tolaria.disk.manifest import Manifest, read_file, read_manifest
+from tolaria.disk.sealed import digest
 from tolaria.disk.staging import FILES, MODEL, SKELETON, TENSORS
 
 NAME: Final = re.compile(r"step-(\d{8,18})(?:-(\d{1,9}))?")

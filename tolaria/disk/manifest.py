@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,6 +11,7 @@ import msgspec
 from leyline import CheckpointError
 from tolaria.disk import migrations
 from tolaria.disk.files import reason
+from tolaria.disk.sealed import seal, unseal
 from tolaria.disk.surroundings import Surroundings
 
 FILE_NAME: Final = "manifest.json"
@@ -69,8 +69,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     surroundings: Surroundings
     structure: Structure
     files: dict[str, FileRecord]
-    blake2b: str = ""
-    """Of the manifest itself, with this field empty."""
 
     @property
     def size_bytes(self) -> int:
@@ -80,7 +78,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def sealed(manifest: Manifest) -> bytes:
     """The one spelling of a manifest, with the digest of its content."""
-    return _seal(msgspec.to_builtins(manifest))
+    return seal(msgspec.to_builtins(manifest))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -91,9 +89,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     data = read_file(path / FILE_NAME, _SIZE_BYTES)
     try:
-        content = msgspec.json.decode(data)
-        if not isinstance(content, dict) or _seal(content) != data:
-            raise CheckpointError(f"{FILE_NAME} is damaged: its digest does not fit its content")
+        content = unseal(data, required=True)
         return msgspec.convert(migrations.up_to_date(content), Manifest)
     except CheckpointError:
         raise
@@ -148,13 +144,3 @@ def read_file(file: Path, limit_bytes: int) -> bytes:
         raise CheckpointError(f"{file.name} is missing") from error
     except OSError as error:
         raise CheckpointError(f"{file.name} cannot be read: {reason(error)}") from error
-
-
-def digest(data: bytes | memoryview) -> str:
-    """The digest that detects damage; it proves nothing about who wrote the data."""
-    return hashlib.blake2b(data, digest_size=32).hexdigest()
-
-
-def _seal(content: dict[str, Any]) -> bytes:
-    own = digest(msgspec.json.encode(content | {"blake2b": ""}))
-    return msgspec.json.format(msgspec.json.encode(content | {"blake2b": own})) + b"\n"

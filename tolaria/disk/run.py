@@ -17,6 +17,7 @@ import msgspec
 
 from leyline import RunError, RunLockedError
 from tolaria.disk.files import DISK, FileOps, reason, write_atomic
+from tolaria.disk.sealed import seal, unseal
 
 _FORMAT: Final = 1
 _MARKER: Final = "run.json"
@@ -72,7 +73,7 @@ class RunDirectory:
             if path is None:
                 path = _make_dated(parent, now, ops)
             else:
-                _refuse_used(path)
+                refuse_used(path)
                 ops.mkdir_with_parents(path)
         except (OSError, ValueError) as error:
             if isinstance(error, RunError):
@@ -81,10 +82,9 @@ class RunDirectory:
             raise RunError(f"no run can be made in {where}: {_said(error)}") from error
         lock = _lock(path, ops)
         try:
-            _refuse_used(path)  # another process may have been first, and ended since
+            refuse_used(path)  # another process may have been first, and ended since
             marker = _Marker(_FORMAT, _run_id(path), now.isoformat())
-            encoded = msgspec.json.format(msgspec.json.encode(marker)) + b"\n"
-            write_atomic(path / _MARKER, encoded, ops)
+            write_atomic(path / _MARKER, seal(msgspec.to_builtins(marker)), ops)
         except BaseException:
             lock.close()
             raise
@@ -170,7 +170,7 @@ def _make_dated(parent: Path, now: datetime, ops: FileOps) -> Path:
             return path
 
 
-def _refuse_used(path: Path) -> None:
+def refuse_used(path: Path) -> None:
     """Refuse a directory that holds a run, or anything that no run has put there."""
     if not path.exists():
         return
@@ -233,7 +233,7 @@ def _read_marker(path: Path) -> _Marker:
         if not file.is_file():
             raise RunError(f"{path} is not an Esper run (no {_MARKER}); {_runs_in(path.parent)}")
         with file.open("rb") as stream:
-            marker = msgspec.json.decode(stream.read(_MARKER_SIZE_BYTES), type=_Marker)
+            marker = msgspec.convert(unseal(stream.read(_MARKER_SIZE_BYTES)), _Marker)
         datetime.fromisoformat(marker.created)
     except RunError:
         raise

@@ -43,6 +43,8 @@ class SeedRecords:
         """Where each seed's next record goes: the slot whose neighbour holds its newest."""
         self._last_slot = 1
         self.last_id = 0
+        self.last_id_in_file = 0
+        """The highest id that the file was given; 0 for none."""
         try:
             self._open()
         except OSError as error:
@@ -68,6 +70,7 @@ class SeedRecords:
         start = slot * SLOT_SIZE_BYTES
         memory[start : start + len(record)] = record
         self._next_slots[seed] = slot ^ 1
+        self.last_id_in_file = checkpoint_id
 
     def records(self, seed: str) -> list[bytes]:
         """The records of a seed that are whole, newest first; at most two."""
@@ -115,6 +118,7 @@ class SeedRecords:
         self._next_slots = {seed: slot ^ 1 for seed, (_, slot) in found.items()}
         self._last_slot = max(self._next_slots.values(), default=0) | 1
         self.last_id = max((record.checkpoint_id for record, _ in found.values()), default=0)
+        self.last_id_in_file = self.last_id
 
     def _new_slot(self, seed: str) -> int | None:
         """The first of two slots that no seed has, in a larger file if need be."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from leyline import CheckpointError, ConfigError
+from leyline import CheckpointError, ConfigError, RunError
 from tolaria.disk import manifest as manifests
 from tolaria.disk.checkpoint import NAME, order, verify
 from tolaria.disk.files import DISK, FileOps, reason
@@ -20,11 +20,11 @@ from tolaria.disk.manifest import (
     ManifestCache,
     Occasion,
     Structure,
-    digest,
     sealed,
 )
 from tolaria.disk.migrations import FORMAT
 from tolaria.disk.retention import Kept, Rules, plan
+from tolaria.disk.sealed import digest
 from tolaria.disk.staging import Staged, Staging
 from tolaria.disk.surroundings import Surroundings
 
@@ -150,7 +150,8 @@ class CheckpointStore:
             staged: what to write.
             occasion: when and why.
             groups: names of the parameters of each group of each optimizer.
-            before_commit: called when all is on the disk and nothing counts yet.
+            before_commit: called when all is on the disk and nothing counts yet; a RunError of it
+                is taken for the disk's.
 
         Raises:
             CheckpointError: the disk refused; earlier checkpoints are as they were and nothing
@@ -177,13 +178,14 @@ class CheckpointStore:
             before_commit()
             self._ops.rename(temporary, path)
             self._ops.fsync_dir(self.active)
-        except OSError as error:
+        except (OSError, RunError) as error:
             with suppress(OSError):  # after the rename: not surely durable, so it does not count
                 if path.exists():
                     self._ops.rename(path, temporary)
             with suppress(OSError):
                 self._ops.remove_tree(temporary)
-            raise CheckpointError(f"{path} could not be written: {reason(error)}") from error
+            why = reason(error) if isinstance(error, OSError) else str(error)
+            raise CheckpointError(f"{path} could not be written: {why}") from error
         self._retire(path)
         return path
 

@@ -20,7 +20,8 @@ class CheckpointWriter:
 
     Args:
         store: nobody else uses it while a save is under way: `wait` first.
-        sync_journal: makes durable what a checkpoint refers to; called before it counts.
+        sync_journal: makes durable what a checkpoint refers to; called before it counts, and it
+            does not count if this raises RunError.
         background: False writes in the caller's thread, whose errors are then known at once.
         wait_s: bound on every wait for the disk.
     """

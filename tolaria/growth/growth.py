@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from torch import nn
 
@@ -23,14 +23,6 @@ from tolaria.rates import UnifiedLRController
 from tolaria.session import Session
 
 _LOG = logging.getLogger("esper")
-_CHANGING: Final = (
-    Stage.TRAINING,
-    Stage.GRAFTING,
-    Stage.STABILIZATION,
-    Stage.EVALUATING,
-    Stage.FINE_TUNING,
-)
-"""Stages in which a boundary may give a seed its parameter group or take it away."""
 Fault = Callable[[str, str, str], None]
 """Told where something failed, what, and what was done."""
 
@@ -58,7 +50,8 @@ class Growth:
         self._source = source
         self._config = config
         self._fault = fault
-        self._is_surveyed = False
+        self.is_surveyed = not config.grows
+        """Whether there is nothing left to find."""
         self._rules = RaceRules(
             config.trial_steps,
             config.trial_keep,
@@ -71,6 +64,24 @@ class Growth:
 
     # --- before the boundary -----------------------------------------------------------------
 
+    def survey(self, session: Session, timer: StageTimer, epoch: int) -> None:
+        """Find the sites, once, as soon as there is an example of a forward call.
+
+        Args:
+            epoch: the one that the next boundary ends.
+
+        Raises:
+            SiteError, ConfigError: the config or the schedule names a site that there is not.
+        """
+        has_sites = bool(self._executor.grounds.sites)
+        if self.is_surveyed or (self._source.awaits_example() and not has_sites):
+            return
+        with timer.stage("survey"):
+            if not has_sites:
+                self.search.find(session, epoch)
+            self._gatherer.survey_done()
+        self.is_surveyed = True
+
     def measure(
         self, session: Session, timer: StageTimer, *, epoch: int, num_steps: int, ready: bool
     ) -> None:
@@ -80,13 +91,7 @@ class Growth:
             num_steps: training steps since the last boundary.
             ready: whether there will be a decision.
         """
-        has_sites = bool(self._executor.grounds.sites)
-        if not self._is_surveyed and (has_sites or not self._source.awaits_example()):
-            with timer.stage("survey"):
-                if not has_sites:
-                    self.search.find(session, epoch)
-                self._gatherer.survey_done()
-            self._is_surveyed = True
+        self.survey(session, timer, epoch)
         if ready:
             with timer.stage("race"):
                 waived = self._race()
@@ -99,9 +104,6 @@ class Growth:
                 self._measure_counterfactuals()
         with timer.stage("flops"):
             self.flops.add_steps(num_steps)
-        if self._executor.table.in_stage(*_CHANGING):
-            with timer.stage("schedulers"):
-                self._rates.find_schedulers()
 
     def _race(self) -> str | None:
         """Run the trials of all seeds in TRAINING; returns why none can be run here, or None."""
@@ -143,6 +145,8 @@ class Growth:
         Args:
             ends_epoch: whether batches are kept afresh from here; within an epoch those stay.
         """
+        with timer.stage("race"):
+            self._executor.nursery.clear()  # what was grafted has its weights; the rest may go
         with timer.stage("germination"):
             proofs = self._executor.prove(epoch)
         for proof in proofs:

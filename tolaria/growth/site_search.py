@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from torch import nn
 
@@ -30,6 +30,27 @@ from tolaria.session import Session
 _LOG = logging.getLogger("esper")
 _MAX_NUM_REASONS: Final = 1_000
 """Refused modules that an event names; a message has a largest size."""
+
+
+class Sighted(NamedTuple):
+    """What a survey found, and what of it the config asks for."""
+
+    survey: Survey
+    grows: list[Site]
+    control: list[Site]
+    """Those that are left as they are, to compare with."""
+
+    def event(self, epoch: int, rollout_percentage: int) -> SitesFound:
+        """What a run says of it."""
+        refused = self.survey.refused
+        return SitesFound(
+            epoch=epoch,
+            grows=tuple(site.name for site in self.grows),
+            control=tuple(site.name for site in self.control),
+            rollout_percentage=rollout_percentage,
+            num_refused=len(refused),
+            refused=dict(itertools.islice(refused.items(), _MAX_NUM_REASONS)),
+        )
 
 
 class SiteSearch:
@@ -61,16 +82,33 @@ class SiteSearch:
             SiteError, ConfigError: the config or the schedule names a site that there is not.
         """
         try:
-            with live_untouched(self._model):
-                found = self._survey()
+            sighted = self.look(session.run.run_id)
         except TrialError as error:
             self._executor.trials_waived = str(error)
             _LOG.warning("growth finds no sites: %s", error)
             return
-        self._open_chosen(found, session, epoch)
+        session.record(sighted.event(epoch, self._config.rollout_percentage))
+        _LOG.info(
+            "%d of %d sites may grow%s; %d modules are no sites, `esper inspect %s` says why",
+            len(sighted.grows),
+            len(sighted.survey.sites),
+            f", {len(sighted.control)} are the control arm" if sighted.control else "",
+            len(sighted.survey.refused),
+            session.run.path,
+        )
 
-    def _open_chosen(self, found: Survey, session: Session, epoch: int) -> None:
-        """Open the sites that the config asks for, but for the control arm, and say so."""
+    def look(self, run_id: str) -> Sighted:
+        """Find the sites and open those that the config asks for, but for the control arm.
+
+        Args:
+            run_id: what the control arm is drawn from.
+
+        Raises:
+            SiteError, ConfigError: the config or the schedule names a site that there is not.
+            TrialError: the sites cannot be found here.
+        """
+        with live_untouched(self._model):
+            found = self._survey()
         config = self._config
         chosen = choose(
             found.sites,
@@ -79,26 +117,9 @@ class SiteSearch:
             max_sites=config.max_sites,
             refused=found.refused,
         )
-        grows, control = arms(chosen, session.run.run_id, config.rollout_percentage)
+        grows, control = arms(chosen, run_id, config.rollout_percentage)
         self._open(grows, control)
-        session.record(
-            SitesFound(
-                epoch=epoch,
-                grows=tuple(site.name for site in grows),
-                control=tuple(site.name for site in control),
-                rollout_percentage=config.rollout_percentage,
-                num_refused=len(found.refused),
-                refused=dict(itertools.islice(found.refused.items(), _MAX_NUM_REASONS)),
-            )
-        )
-        _LOG.info(
-            "%d of %d sites may grow%s; %d modules are no sites, `esper inspect %s` says why",
-            len(grows),
-            len(found.sites),
-            f", {len(control)} are the control arm" if control else "",
-            len(found.refused),
-            session.run.path,
-        )
+        return Sighted(found, grows, control)
 
     def _survey(self) -> Survey:
         if self.example is not None:

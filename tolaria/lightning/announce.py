@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lightning.pytorch.utilities import rank_zero_info
 
 from leyline import Decision, Event, Fault, RunEnded, RunStarted
 from tolaria.show.phrases import cause_words, clean, headline
 
 
-def announce(event: Event) -> None:
-    """Log one line for an event that a user should know of, through Lightning's own logger."""
+def announce(event: Event, *, report: Path) -> None:
+    """Log one line for an event that a user should know of, through Lightning's own logger.
+
+    Args:
+        report: where the run's report will be.
+    """
     match event:
         case RunStarted():
             rank_zero_info(f"Esper: run {event.run_id}, {event.host_parameters:,} parameters")
@@ -22,5 +28,5 @@ def announce(event: Event) -> None:
         case RunEnded():
             rank_zero_info(
                 f"Esper: {event.status} after epoch {event.epoch} with {event.parameters:,} "
-                "parameters; the report is in the run directory"
+                f"parameters; report: {report}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from tolaria.orchestrator import Orchestrator
 from tolaria.plain_loop.handover import is_frozen
 from tolaria.recorder import Listener
 from tolaria.resume import growth_state
+from tolaria.rollback.state import Rewindable
 from tolaria.session import Session
 
 
@@ -157,7 +159,9 @@ class EsperCallback(pl.Callback):
         """Bring a run and what a trainer has beside it together, for the length of the fit."""
         orchestrator.growth.search.site_filter = self._site_filter
         orchestrator.recovery.parts.scaler = scaler_of(trainer)
-        orchestrator.session.recorder.listeners.extend([announce, *self.listeners])
+        session = orchestrator.session
+        say = partial(announce, report=session.run.report)
+        session.recorder.listeners.extend([say, *self.listeners])
         if self._averages is not None:
             self._averages.start(orchestrator)
         self._idle = IdleHooks(self)
@@ -166,6 +170,9 @@ class EsperCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the state to go back to: a resumed optimizer has its own only now."""
         if self.orchestrator is not None and not is_dry(trainer):
+            loader = trainer.train_dataloader
+            parts = self.orchestrator.recovery.parts
+            parts.loader = loader if isinstance(loader, Rewindable) else None
             self.orchestrator.recovery.take(self.orchestrator.epoch, self.orchestrator.step)
             self._steps = StepBoundaries(trainer, self.orchestrator)
             self._steps.plan(self.orchestrator.epoch)

@@ -160,6 +160,10 @@ class UnifiedLRController:
         """Look for schedulers that a hand-written loop has made; takes tens of milliseconds."""
         self._schedulers.find()
 
+    def notice_schedulers(self) -> None:
+        """Look for new ones if there is a sign of any; costs nothing where there is none."""
+        self._schedulers.notice()
+
     # --- a boundary that does not count -------------------------------------------------------
 
     def mark(self) -> Mark:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -36,10 +37,21 @@ class Schedulers:
         self.known = list(known)
         self.may_look = True
         """Whether `rates` may look for unknown ones; it does so once, and then no more."""
+        self._num_holders: list[int] = []
 
     def find(self) -> None:
         """Look for schedulers that a hand-written loop has made; takes tens of milliseconds."""
         self.known = find(self._optimizers, self.known)
+
+    def notice(self) -> None:
+        """Look for them only if more or fewer objects hold an optimizer than the last time.
+
+        That one was made while something else let go of its optimizer is not noticed.
+        """
+        num_holders = [sys.getrefcount(optimizer) for optimizer in self._optimizers]
+        if num_holders != self._num_holders:
+            self._num_holders = num_holders
+            self.find()
 
     def extend(self, optimizer: Optimizer, host_index: int) -> None:
         """Give the per-group lists one entry more, for a new last group: a copy of the host's."""

@@ -24,11 +24,13 @@ _MAX_EXAMPLE_SIZE_BYTES: Final = 16 * 1024 * 1024
 
 def growth_state(orchestrator: Orchestrator) -> dict[str, Any]:
     """The growth side of a checkpoint; the model and optimizers travel beside it."""
+    records = orchestrator.session.seed_records
     return {
         "format": FORMAT,
         "surroundings": msgspec.to_builtins(Surroundings.here()),
         "run_id": orchestrator.session.run.run_id,
         "journal_position": orchestrator.session.recorder.position,
+        "seed_record": records.last_id_in_file if records is not None else 0,
         "epoch": orchestrator.epoch,
         "step": orchestrator.step,
         "flops": orchestrator.growth.flops.state_dict(),

@@ -10,11 +10,12 @@ import msgspec
 
 from leyline import Decision, Event, Fault, RunError
 from tolaria.disk.files import reason, write_atomic
+from tolaria.disk.sealed import seal, unseal
 
 FILE_NAME: Final = "replay.json"
 
 
-class Replay(msgspec.Struct, frozen=True, kw_only=True):
+class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The boundaries of a run whose outcome its state alone does not tell."""
 
     late: tuple[int, ...] = ()
@@ -47,12 +48,12 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
             RunError: the file cannot be read.
         """
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            return msgspec.convert(unseal(path.read_bytes()), cls, str_keys=True)
         except FileNotFoundError:
             return cls()
         except OSError as error:
             raise RunError(f"{path} cannot be read: {reason(error)}") from error
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path} is damaged: {error}; restore it, or delete it") from error
 
     def merged(self, later: Self) -> Self:
@@ -72,4 +73,4 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
             RunError: the disk refused.
         """
         if self.last_epoch:
-            write_atomic(path, msgspec.json.encode(self))
+            write_atomic(path, seal(msgspec.to_builtins(self, str_keys=True)))

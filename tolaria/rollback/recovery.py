@@ -39,6 +39,8 @@ class Restored:
     """The last step that counts."""
     source: str
     """Where the state came from, in words."""
+    state: RunState | None = None
+    """The state itself; None if it is from disk."""
 
 
 class Recovery:
@@ -216,6 +218,8 @@ class Recovery:
             if self._can_go(seed)
         ]
         if reports:
+            if back.state is not None:
+                back.state.restore_data(self.parts)
             self._settle_without(back.epoch, step)
         else:
             self._count_unexplained(what, is_third=guarded)
@@ -251,7 +255,7 @@ class Recovery:
         """Restore a state from memory or, where that fails, the newest checkpoint."""
         failure = attempt(lambda: state.restore(self.parts))
         if not isinstance(failure, Exception):
-            return Restored([], state.epoch, state.step, "from memory")
+            return Restored([], state.epoch, state.step, "from memory", state)
         why = describe(failure)
         _LOG.warning("the state in memory cannot be restored (%s); trying the disk", why)
         try:

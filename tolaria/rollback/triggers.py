@@ -46,6 +46,8 @@ class Spike:
         window: how many usual values are remembered.
         needed: how many there must be before any is judged.
         in_a_row: values that stand out before the last of them is reported.
+        times_first: a value must also be above so many times the median of the first ones: the
+            losses of a network that has learnt its data are spread over powers of ten.
     """
 
     def __init__(
@@ -56,12 +58,15 @@ class Spike:
         window: int = 64,
         needed: int = 20,
         in_a_row: int = IN_A_ROW,
+        times_first: float = 10.0,
     ):
         self._what = what
         self._deviations = deviations
         self._needed = needed
         self._in_a_row = in_a_row
+        self._times_first = times_first
         self._usual: deque[float] = deque(maxlen=window)
+        self._first: float | None = None
         self._limit = math.inf
         self._until_next = 0
         self._num_out = 0
@@ -85,7 +90,7 @@ class Spike:
     def forget(self) -> None:
         """Begin anew: what stood out is how things are from now on."""
         self._usual.clear()
-        self._limit, self._until_next, self._num_out = math.inf, 0, 0
+        self._first, self._limit, self._until_next, self._num_out = None, math.inf, 0, 0
 
     def _set_limit(self) -> None:
         if not self._deviations:
@@ -93,13 +98,15 @@ class Spike:
         median = statistics.median(self._usual)
         spread = statistics.median(abs(value - median) for value in self._usual)
         deviation = max(_GAUSSIAN * spread, _SMALLEST_SHARE * abs(median))
-        self._limit = median + self._deviations * deviation
+        self._first = median if self._first is None else self._first
+        self._limit = max(median + self._deviations * deviation, self._times_first * self._first)
         self._until_next = _STEPS_BETWEEN
 
     def state_dict(self) -> dict[str, Any]:
         """What the next answers depend on; all finite."""
         return {
             "usual": list(self._usual),
+            "first": self._first,
             "limit": None if math.isinf(self._limit) else self._limit,
             "until_next": self._until_next,
             "num_out": self._num_out,
@@ -109,6 +116,7 @@ class Spike:
         """Go on from a saved state."""
         self._usual.clear()
         self._usual.extend(state["usual"])
+        self._first = state.get("first")
         self._limit = math.inf if state["limit"] is None else state["limit"]
         self._until_next, self._num_out = state["until_next"], state["num_out"]
 

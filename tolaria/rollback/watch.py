@@ -43,7 +43,9 @@ class Watch:
         self._spikes = {
             "loss": Spike("loss", deviations),
             "gradient": Spike("the gradient's norm", deviations),
-            "validation": Spike(config.monitor, deviations, window=16, needed=5, in_a_row=1),
+            "validation": Spike(
+                config.monitor, deviations, window=16, needed=5, in_a_row=1, times_first=1.0
+            ),
         }
         self.memory = MemoryLimit(config.memory_limit_bytes)
         self.lag = 0

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from leyline import BoundaryTiming, ConfigError, EpochMetrics, Stage, StatePacket
+from leyline import BoundaryTiming, ConfigError, Decision, EpochMetrics, Stage, StatePacket
 from tests.tolaria.plain_loops import (
+    SCHEDULE,
     SEED,
     TRAIN,
     adam,
     assert_same,
+    assert_same_state,
     assert_tracked,
     attach,
     copy_of,
+    copy_of_state,
     evaluate,
     listen,
+    loss_fn,
     make_host,
     run,
     streams,
@@ -25,6 +32,7 @@ from tests.tolaria.plain_loops import (
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.config import load_config
+from tolaria.disk.journal import read
 from tolaria.resume import growth_state
 
 
@@ -160,6 +168,47 @@ def test_checkpoints_are_committed_at_epochs_ends_only(tmp_path: Path) -> None:
         esper.epoch_boundary(evaluate(model))
         assert esper.committed_epoch == 2
         assert list(folder.rglob("manifest.json"))
+
+
+def _start(run_dir: Path, every: int, accumulated: int, num_epochs: int) -> list[Any]:
+    """One start of a user's script that resumes; what there is at its end."""
+    random.seed(3)
+    torch.manual_seed(5)
+    model = make_host()
+    optimizer = adam(model)
+    settings = {"schedule": SCHEDULE, "boundary_every_steps": every, "checkpoint": True}
+    with attach(model, optimizer, run_dir, resume=True, **settings) as esper:
+        num_steps = len(TRAIN) // accumulated
+        while esper.step < num_epochs * num_steps:
+            model.train()
+            for first in range(0, len(TRAIN), accumulated):
+                optimizer.zero_grad()
+                for batch in random.sample(TRAIN, len(TRAIN))[first : first + accumulated]:
+                    loss = loss_fn(model, batch)
+                    loss.backward()
+                optimizer.step()
+                esper.after_step(loss.detach())
+            esper.epoch_boundary(evaluate(model))
+        assert_tracked(model, optimizer)
+        decided = [event for event in read(run_dir / "journal.bin") if isinstance(event, Decision)]
+        stage = esper.executor.table.stage(SEED)
+    return [copy_of(model), copy_of_state(optimizer), streams(), decided, stage]
+
+
+@pytest.mark.parametrize(("every", "accumulated"), [(3, 1), (1, 2)])
+def test_a_resumed_loop_ends_as_the_undisturbed_one(
+    every: int, accumulated: int, tmp_path: Path
+) -> None:
+    """A boundary after three of four steps, and after each of two steps that accumulate: stopped
+    after its second epoch, with a seed that has begun to grow, the script ends in the same weights,
+    moments, streams, decisions and stage."""
+    whole = _start(tmp_path / "whole", every, accumulated, 4)
+    early = _start(tmp_path / "parts", every, accumulated, 2)
+    later = _start(tmp_path / "parts", every, accumulated, 4)
+    assert Stage.TRAINING < early[-1] < whole[-1]
+    assert_same(later[0], whole[0])
+    assert_same_state(later[1], whole[1])
+    assert later[2:] == whole[2:]
 
 
 @pytest.mark.parametrize("every", [0, -3])

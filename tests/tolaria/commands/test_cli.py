@@ -7,9 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
+import lightning
 import pytest
+import torch
 
 from tests.tolaria.disk.test_seed_records import no_file_larger_than
 from tolaria.__main__ import main
@@ -131,6 +134,18 @@ MISTAKES: dict[str, tuple[Mistake, list[str]]] = {
         ["http", "redis://"],
     ),
     "unknown policy": (lambda _: ["train", "--policy", "grow"], ["grow", "heuristic", "hold"]),
+    "a dry run of a resume": (
+        lambda _: ["train", "--dry-run", "--resume"],
+        ["--dry-run", "leave out --resume"],
+    ),
+    "settings of a file that is not there": (
+        lambda _: ["config", "show", "none.toml"],
+        ["none.toml", "does not exist"],
+    ),
+    "a start where there is one": (
+        lambda d: ["init", str(Path(write(d / "esper.toml", "")).parent)],
+        ["esper.toml", "would be overwritten", "esper init DIR"],
+    ),
     "no such run": (lambda _: ["inspect", "runs/none"], ["runs/none"]),
     "export of nothing": (lambda _: ["export", "none", "-o", "m.pt2"], ["none"]),
     "unknown export format": (lambda _: ["export", "none", "-o", "m.onnx"], [".onnx", ".pt2"]),
@@ -254,10 +269,25 @@ def test_nan_in_the_data_is_named(
     assert "NaN" in last
 
 
-def test_help_is_fast_and_imports_no_torch() -> None:
-    """`esper --help` answers in under half a second, because it imports neither torch nor numpy."""
+def test_the_versions_are_those_of_the_packages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`esper --version` has a line for each of the four that a bug report needs."""
+    assert esper(monkeypatch, "--version") == 0
+    said = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert said == {
+        "esper": version("esper-morphogenesis"),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_is_fast_and_imports_no_torch(option: str) -> None:
+    """It answers in under half a second, because it imports neither torch nor numpy."""
     program = (
-        "import sys\nsys.argv = ['esper', '--help']\nfrom tolaria.__main__ import main\n"
+        f"import sys\nsys.argv = ['esper', '{option}']\nfrom tolaria.__main__ import main\n"
         "try:\n    main()\nexcept SystemExit as done:\n"
         "    heavy = {'torch', 'numpy', 'lightning'} & set(sys.modules)\n"
         "    sys.exit(done.code or sorted(heavy) or 0)"

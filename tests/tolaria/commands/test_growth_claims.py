@@ -12,7 +12,7 @@ import torch
 from leyline import SeedReport, Stage
 from tests.tolaria.commands import processes
 from tolaria import EsperCallback
-from tolaria.commands.train import QUIET_TRAINER
+from tolaria.commands.quiet import QUIET_TRAINER
 from tolaria.data import digits_host, load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

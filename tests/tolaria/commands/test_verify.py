@@ -23,10 +23,14 @@ from tests.tolaria.plain_loops import (
 )
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.commands.cli import esper
+from tolaria.commands.runs import StoredSpec, store_spec
+from tolaria.commands.spec import TrainSpec
 from tolaria.disk.checkpoint import load
 from tolaria.disk.manifest import Structure, read_manifest, sealed
 from tolaria.disk.run import RunDirectory
+from tolaria.disk.seed_records import read_seed_records
 from tolaria.disk.usage import disk_use, disk_words, size_words
+from tolaria.resume.replay import Replay
 
 SETTINGS = {
     "schedule": SCHEDULE,
@@ -93,7 +97,7 @@ def test_every_damage_is_found_and_named(run_dir: Path) -> None:
     chance = random.Random(5)  # noqa: S311  # damage need not be secret
     files = [p for p in run_dir.glob("checkpoints/*/step-*/*") if p.is_file()]
     assert {file.parent.parent.name for file in files} == {"active", "archive"}
-    for file in [*chance.sample(files, 8), *(run_dir / n for n in ("journal.bin", "seeds.bin"))]:
+    for file in [*files, *(run_dir / n for n in ("journal.bin", "seeds.bin"))]:
         content = file.read_bytes()
         written = len(content.rstrip(b"\0"))
         damaged = bytearray(content)
@@ -106,6 +110,60 @@ def test_every_damage_is_found_and_named(run_dir: Path) -> None:
         assert file.parent.name in bad or file.parent == run_dir
         assert " 1 bad, " in shown.output
         file.write_bytes(content)
+    assert call("verify", run_dir).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["journal.bin", "outbox.bin", "seeds.bin"])
+def test_a_missing_part_is_found(run_dir: Path, name: str) -> None:
+    """Other parts tell that it was there: exit code 1, and a line that names it alone."""
+    (run_dir / name).unlink()
+    shown = call("verify", run_dir)
+    assert shown.exit_code == 1
+    assert [line.split()[1] for line in shown.output.splitlines()[:-1]] == [f"{name}:"]
+    assert "is missing" in shown.output
+
+
+def test_seed_records_that_a_checkpoint_belongs_to_are_missed(run_dir: Path) -> None:
+    """A page of zeros has no CRC that could fail: the checkpoints tell which seed lacks records."""
+    file = run_dir / "seeds.bin"
+    held = read_seed_records(file)
+    content = bytearray(file.read_bytes())
+    content[2048:] = bytes(len(content) - 2048)
+    file.write_bytes(content)
+    shown = call("verify", run_dir)
+    assert shown.exit_code == 1
+    (bad,) = shown.output.splitlines()[:-1]
+    assert bad.startswith("bad: seeds.bin: lacks records that it had: of ")
+    assert set(bad.partition(": of ")[2].partition(" and ")[0].split(", ")) <= set(held)
+
+
+def test_a_run_that_keeps_no_seed_records_misses_none(tmp_path: Path) -> None:
+    """Without a bus and without seed records there is nothing to miss."""
+    settings = SETTINGS | {"telemetry": "off", "seed_checkpoints": False}
+    model = make_host()
+    with attach(model, adam(model), tmp_path / "run", **settings) as running:
+        running.epoch_boundary(evaluate(model))
+    assert "all 3 parts are sound" in call("verify", tmp_path / "run").output
+
+
+def test_a_flipped_bit_in_a_small_file_is_found(run_dir: Path) -> None:
+    """What a resume goes by: the run's own name, the command it was started with, what chance
+    decided; the first one ends the command, the others are listed."""
+    store_spec(run_dir, StoredSpec(spec=TrainSpec(epochs=3), rng_seed=17, epochs=3))
+    Replay(late=(3,), last_epoch=4).save(run_dir / "replay.json")
+    assert call("verify", run_dir).exit_code == 0
+    for name, was, now in (
+        ("run.json", b"run", b"rum"),
+        ("spec.json", b"17", b"16"),
+        ("replay.json", b"3", b"2"),
+    ):
+        content = (run_dir / name).read_bytes()
+        (run_dir / name).write_bytes(content.replace(was, now, 1))
+        shown = call("verify", run_dir)
+        assert shown.exit_code == 1
+        said = shown.output + str(shown.exception)
+        assert f"{name}: is damaged: its digest" in said or f"{name} cannot be read: its" in said
+        (run_dir / name).write_bytes(content)
     assert call("verify", run_dir).exit_code == 0
 
 
@@ -148,7 +206,7 @@ def test_rollback_makes_an_earlier_one_the_newest_and_resume_goes_on(run_dir: Pa
     before = load(max((run_dir / "checkpoints" / "active").iterdir()))["state_dict"]
     shown = call("rollback", run_dir, "--to", 16)
     assert shown.exit_code == 0, shown.output
-    assert "undone: 1 epochs, 4 steps" in shown.output
+    assert "undone: 1 epoch, 4 steps" in shown.output
     aside = list((run_dir / "checkpoints" / "archive").glob("undone-*"))
     assert [path.name for path in aside] == ["undone-step-00000020"]
     assert len(list(aside[0].iterdir())) == 4

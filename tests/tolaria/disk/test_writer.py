@@ -143,6 +143,34 @@ def test_a_save_makes_the_journal_durable_before_it_counts(tmp_path: Path) -> No
     assert ops.log[at - 1 : at + 2] == ["fsync_dir", "journal", "rename"]
 
 
+def test_a_save_whose_journal_is_not_durable_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that the disk refuses to keep voids the checkpoint that refers to it: no resume
+    meets one that points beyond its journal; the run is told, and the next save counts."""
+    refused: list[Path] = []
+    fsync = FileOps.fsync
+
+    def once(ops: FileOps, path: Path) -> None:
+        if path.name == "journal.bin" and not refused:
+            refused.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(ops, path)
+
+    model = make_host()
+    optimizer = adam(model)
+    settings = {"schedule": SCHEDULE, "checkpoint": True}
+    with attach(model, optimizer, tmp_path / "run", **settings) as esper:
+        heard = listen(esper)
+        monkeypatch.setattr(FileOps, "fsync", once)
+        run(model, optimizer, esper, 2)
+    (fault,) = faults(heard)
+    assert fault.where == "checkpoint"
+    assert "step-00000004 could not be written: " in fault.what
+    assert "journal.bin may not be on the disk" in fault.what
+    assert os.listdir(tmp_path / "run" / "checkpoints" / "active") == ["step-00000008"]
+
+
 def test_a_failure_of_the_last_save_is_a_fault_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

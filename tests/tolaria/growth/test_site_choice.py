@@ -10,8 +10,8 @@ from torch import nn
 
 from kasmina import Site
 from leyline import ConfigError, SiteError
-from tests.tolaria.lightning.models import MLP, PLANT, SITE, esper, fit
-from tests.tolaria.plain_loops import TRAIN, adam, attach, make_host
+from tests.tolaria.lightning.models import MLP, PLANT, SITE, Losses, esper, fit
+from tests.tolaria.plain_loops import TRAIN, adam, attach, make_host, train_step
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.commands.inspection import inspect_run
 from tolaria.config import load_config
@@ -42,7 +42,7 @@ def test_every_way_to_choose(settings: dict[str, Any], names: list[str], tmp_pat
 
 
 def test_a_wrong_choice_is_an_error_by_name(tmp_path: Path) -> None:
-    """At the first boundary, where the sites are known; a bad bound at once."""
+    """At the first boundary if no step comes before it; a bad bound at once."""
     with pytest.raises(SiteError, match="exclude_sites: 'tail'"):
         opened(tmp_path / "exclude", exclude_sites=["tail"])
     with pytest.raises(SiteError, match="the function returned True"):
@@ -51,6 +51,46 @@ def test_a_wrong_choice_is_an_error_by_name(tmp_path: Path) -> None:
         load_config({"max_sites": 0})
     with pytest.raises(ConfigError, match="plain values"):
         load_config({"sites": len})
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"sites": ["encoder.*"]}, r"sites: 'encoder\.\*' matches"),
+    ({"schedule": [(1, "tail", "norm")]}, "schedule: epoch 1 plants at 'tail'"),
+    ({"schedule": [(1, "head", "conv")]}, "'conv' does not fit 'head'"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), WRONG)
+def test_a_wrong_name_is_told_after_the_first_step(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """No epoch is lost: neither a fit's nor a hand-written loop's."""
+    losses = Losses()
+    policy = "schedule" if "schedule" in settings else "heuristic"
+    with pytest.raises((SiteError, ConfigError), match=said):
+        fit(MLP, [losses, esper(tmp_path / "fit", policy=policy, **settings)], max_epochs=2)
+    assert len(losses.losses) == 1
+
+    model = make_host()
+    optimizer = adam(model)
+    with attach(model, optimizer, tmp_path / "loop", **settings) as run:
+        with pytest.raises((SiteError, ConfigError), match=said):
+            run.after_step(train_step(model, optimizer, TRAIN[0]))
+        assert run.step == 1
+
+
+def test_the_survey_after_the_first_step_is_timed_with_the_next_boundary(tmp_path: Path) -> None:
+    """It happens once, between two steps, and its time is not hidden."""
+    model = make_host()
+    optimizer = adam(model)
+    with attach(model, optimizer, tmp_path / "run") as run:
+        assert not run.executor.grounds.sites
+        run.after_step(train_step(model, optimizer, TRAIN[0]))
+        assert [site.name for site in run.executor.grounds.sites] == ["conv", "norm", "head"]
+        run.after_step(train_step(model, optimizer, TRAIN[1]))
+        reports = [run.epoch_boundary({}), run.epoch_boundary({})]
+    assert ["survey" in report.outside_ms for report in reports] == [True, False]
+    assert reports[0].outside_ms["survey"] > 0.0
 
 
 def test_a_resumed_fit_keeps_the_sites_that_a_function_chose(tmp_path: Path) -> None:

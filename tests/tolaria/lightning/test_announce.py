@@ -25,3 +25,4 @@ def test_decisions_are_said_in_lightnings_own_log(
     assert said[0].startswith("Esper: run ")
     assert any("epoch 1: try norm" in line and "scheduled" in line for line in said)
     assert said[-1].startswith("Esper: finished after epoch 2")
+    assert said[-1].endswith(f"report: {tmp_path / 'run' / 'report.html'}")

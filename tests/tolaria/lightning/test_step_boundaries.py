@@ -89,23 +89,29 @@ def test_a_run_with_boundaries_within_its_epochs_is_not_disturbed_by_them(tmp_pa
     assert_same_run(plain, fit(MLP, [callback], max_epochs=NUM_EPOCHS))
 
 
-def test_a_run_resumed_at_an_epoch_s_end_ends_as_the_undisturbed_one(tmp_path: Path) -> None:
-    """With two boundaries in an epoch, a seed that is growing, and a stop after the second epoch:
-    the rest of the resumed run is that of the undisturbed one, bit for bit."""
+@pytest.mark.parametrize(("every", "accumulated"), [(1, 1), (4, 3)])
+def test_a_run_resumed_at_an_epoch_s_end_ends_as_the_undisturbed_one(
+    every: int, accumulated: int, tmp_path: Path
+) -> None:
+    """With a boundary after each of six batches, and after four where three make one step, a seed
+    that has been grafted, and a stop after the second epoch: the rest of the resumed run is that of
+    the undisturbed one, bit for bit."""
+    trainer = {"max_epochs": 5, "accumulate_grad_batches": accumulated}
     settings = {
-        "boundary_every_steps": 3,
+        "boundary_every_steps": every,
         "schedule": ((1, SITE, "bottleneck_mlp"),),
         "checkpoint": True,
+        "veto": False,
     }
-    whole = fit(MLP, [esper(tmp_path / "whole", **settings)], max_epochs=5)
+    whole = fit(MLP, [esper(tmp_path / "whole", **settings)], **trainer)
     callback = esper(tmp_path / "run", **settings)
-    fit(MLP, [callback], max_epochs=2)
+    fit(MLP, [callback], **{**trainer, "max_epochs": 2})
     assert callback.run_dir is not None
     checkpoint = sorted((callback.run_dir / "checkpoints" / "active").iterdir())[-1]
     later = esper(tmp_path / "run", **settings)
     heard: list[Event] = []
     later.listeners.append(heard.append)
-    resumed = fit(MLP, [later], max_epochs=5, ckpt_path=checkpoint)
+    resumed = fit(MLP, [later], ckpt_path=checkpoint, **trainer)
     assert any(isinstance(event, RunStarted) and event.resumed for event in heard)
     assert stages(later)[f"{SITE}/0"] not in (Stage.DORMANT.name, Stage.TRAINING.name)
     assert_same_run(whole, resumed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,12 +15,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from kasmina.slots.finite_check import FiniteCheck
 from kasmina.slots.slot import attached_seeds
 from leyline import RollbackError, Stage
+from tamiyo import Controller
 from tests.tolaria.plain_loops import (
     SCHEDULE,
     SEED,
     TRAIN,
+    Scripted,
     assert_same,
     assert_same_state,
     copy_of,
@@ -42,8 +46,8 @@ OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
     "sgd-momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
 }
-GROWN = {"schedule": SCHEDULE, "ramp_epochs": 3}
-"""The seed is in GRAFTING from the end of epoch 2 to that of epoch 5."""
+GROWN = {"schedule": SCHEDULE, "ramp_epochs": 3, "seed_warmup_steps": 40}
+"""The seed is in GRAFTING from the end of epoch 2 to that of epoch 5; its rate rises for longer."""
 
 
 def take(parts: Parts) -> RunState:
@@ -237,6 +241,13 @@ def _other_groups(loop: Loop) -> None:
     loop.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
 
 
+def _other_seed(loop: Loop) -> None:
+    seed = attached_seeds(loop.model)[SEED][2]
+    name, _ = next(seed.body.named_parameters())
+    path, _, last = name.rpartition(".")
+    setattr(seed.body.get_submodule(path), last, nn.Parameter(torch.ones(9)))
+
+
 def _schedule_refuses(loop: Loop) -> None:
     def refuse(state: object) -> None:
         raise KeyError("last_epoch")
@@ -244,12 +255,16 @@ def _schedule_refuses(loop: Loop) -> None:
     loop.schedule.load_state_dict = refuse  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("change", [_other_shape, _gone, _other_groups, _schedule_refuses])
+CHANGES = [_other_shape, _gone, _other_groups, _other_seed, _schedule_refuses]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_does_not_fit_any_more_changes_nothing_at_all(
     change: Callable[[Loop], None], new_loop: NewLoop
 ) -> None:
-    """A layer was replaced or taken away, a group was added, or a schedule refuses its state: the
-    error says so, and every weight, rate, stream, seed and table row is as it was before."""
+    """A layer was replaced or taken away, a group was added, a weight of the seed is another, or a
+    schedule refuses its state: the error says so, and every weight, rate, stream, seed and row of
+    the table is as it was before."""
     loop = loop_of("adamw-grafting-scaler", new_loop)
     state = take(loop.parts)
     loop.steps(3)
@@ -261,7 +276,7 @@ def test_what_does_not_fit_any_more_changes_nothing_at_all(
 
 
 def test_a_seed_that_was_taken_out_since_hangs_where_it_was(new_loop: NewLoop) -> None:
-    """The same modules come back with their group, and are trained and in the mode of the host."""
+    """The same modules come back with their group, trained, in the mode that the host has now."""
     loop = loop_of("adamw-grafting", new_loop)
     state = take(loop.parts)
     before = loop.fingerprint()
@@ -270,16 +285,59 @@ def test_a_seed_that_was_taken_out_since_hangs_where_it_was(new_loop: NewLoop) -
     loop.esper.roll_back("a test")
     assert SEED not in attached_seeds(loop.model)
     assert len(loop.optimizer.param_groups) == 1
-    loop.model.train()
+    loop.model.eval()
 
     state.restore(loop.parts)
 
     assert attached_seeds(loop.model)[SEED][2] is seed
-    assert seed.training
+    assert not seed.training
     assert all(p.requires_grad for p in seed.parameters())
     assert len(loop.optimizer.param_groups) == 2
     assert loop.parts.executor.table.stage(SEED) is Stage.GRAFTING
     assert loop.fingerprint() == before
+
+
+def test_seeds_that_were_taken_out_have_their_groups_in_the_order_of_their_grafts(
+    new_loop: NewLoop,
+) -> None:
+    """Not in that of their names or of the model: optimizer state is positional."""
+    later_first = ((1, "head", "low_rank"), (2, "conv", "conv"))
+    loop = new_loop(**{**GROWN, "schedule": later_first, "ramp_epochs": 9})
+    for _ in range(3):
+        loop.epoch()
+    order = loop.parts.rates.group_order()
+    assert order == [["head/0", "conv/0"]]
+    state, before = take(loop.parts), loop.fingerprint()
+    assert loop.esper is not None
+    loop.esper.roll_back("a test")
+    assert loop.parts.rates.group_order() == [[]]
+    state.restore(loop.parts)
+    assert loop.parts.rates.group_order() == order
+    assert loop.fingerprint() == before
+
+
+def test_a_flag_of_what_was_undone_blames_no_seed(new_loop: NewLoop) -> None:
+    """A device tells one call late that a seed's output was spoilt: that call did not happen."""
+    loop = loop_of("adamw-grafting", new_loop)
+    seed = attached_seeds(loop.model)[SEED][2]
+    seed.check = FiniteCheck(always_late=True)
+    state = take(loop.parts)
+    seed.check.spoilt([torch.tensor([torch.nan])], torch.ones(1))
+    assert seed.check.seen()
+    state.restore(loop.parts)
+    assert not seed.check.seen()
+
+
+def test_what_the_policy_remembers_goes_back_too() -> None:
+    """Its own state, and the count of its late answers."""
+    model, policy = make_host(), Scripted(lambda state: None)
+    parts = parts_of(model, [OPTIMIZERS["sgd"](model.parameters())])
+    parts.controller = Controller(policy, time.monotonic)
+    policy.num_asked = 3
+    state = take(parts)
+    policy.num_asked, parts.controller.num_late = 8, 2
+    state.restore(parts)
+    assert (policy.num_asked, parts.controller.num_late) == (3, 0)
 
 
 def test_other_parts_with_a_state_go_back_too(new_loop: NewLoop) -> None:

@@ -83,6 +83,11 @@ ORDINARY = {
     "rate drops": [1.0 if i < 300 else 0.1 for i in range(600)],
     "a loss that becomes exactly zero": [0.9**i for i in range(300)] + [0.0] * 100,
     "negative": [-v for v in noisy(600)],
+    "learnt by heart, in batches of one": [
+        2.0 * max(0.99**i, 1e-3) * v ** (1.0 if i < 700 else 5.0)
+        for i, v in enumerate(noisy(3000, share=0.5))
+    ],
+    "a harder curriculum": [0.98**i * v for i, v in enumerate(noisy(400))] + [4.0] * 50,
     "a batch in ten is hard": [5.0 * v if i % 10 == 0 else v for i, v in enumerate(noisy(600))],
 }
 
@@ -91,6 +96,12 @@ ORDINARY = {
 def test_an_ordinary_run_has_no_spike(name: str) -> None:
     """With the default threshold."""
     assert judged(Spike("loss", DEVIATIONS), ORDINARY[name]) == []
+
+
+def test_a_network_that_has_learnt_its_data_is_seen_to_break_all_the_same() -> None:
+    """However its losses are spread: ten times what it began with is no noise."""
+    usual = ORDINARY["learnt by heart, in batches of one"]
+    assert judged(Spike("loss", DEVIATIONS), [*usual, 30.0, 30.0, 30.0]) == [len(usual) + 2]
 
 
 def test_a_spike_can_be_switched_off() -> None:
