@@ -117,8 +117,9 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     exactly; costs a copy of model and optimizer, and on a GPU a wait, per step."""
     spike_deviations: float = 50.0
     """Robust standard deviations above the median of the last values at which a loss or gradient
-    norm, three times in a row, or the monitored metric rolls a graft back; 0: never. Nothing finite
-    rolls back a run in which no graft has still to settle."""
+    norm, three times in a row, or the monitored metric rolls a graft back if it also is far above
+    what it was at first; 0: never. Nothing finite rolls back a run in which no graft has still to
+    settle."""
     memory_limit_bytes: int | None = None
     """Memory in use, of the GPUs or else of the process, above which a graft that has still to
     settle is rolled back at the next boundary; None: no limit."""

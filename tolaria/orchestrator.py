@@ -159,7 +159,8 @@ class Orchestrator:
                 rest when the run does.
             resume: go on with the run in `run_dir` from its newest whole checkpoint: the model
                 grows and is loaded in place, then the optimizer, the schedulers and the random
-                streams. `epoch` says how many epochs are done. Where there is no run yet one
+                streams. `epoch` says how many epochs are done; with `boundary_every_steps` it says
+                how many boundaries: count epochs by `step` then. Where there is no run yet one
                 begins, so that a script may always say so.
 
         A checkpoint is committed after every boundary.

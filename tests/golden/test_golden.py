@@ -15,9 +15,10 @@ from kasmina.slots.slot import attached_seeds
 from tests.golden import make
 from tests.tolaria.plain_loops import TRAIN, adam, assert_tracked, attach, make_host, train_epoch
 from tests.tolaria.plain_loops import one_thread as one_thread
+from tolaria.boundary.breakers import Breakers
 from tolaria.disk.checkpoint import load, verify
 from tolaria.disk.manifest import read_manifest
-from tolaria.disk.migrations import FORMAT
+from tolaria.disk.migrations import FORMAT, growth_up_to_date
 from tolaria.disk.surroundings import Surroundings
 
 HERE = Path(__file__).parent
@@ -58,6 +59,26 @@ def test_its_bytes_load_as_what_was_saved(folder: Path) -> None:
         assert manifest.occasion.epoch == expected["epoch"]
         assert [seed.seed for seed in manifest.structure.seeds] == list(expected["stages"])
         assert "conv.esper.0.body.0.weight" in manifest.structure.groups[0][1]
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_the_one_breaker_of_format_1_becomes_that_of_the_executor(is_open: bool) -> None:
+    """It goes on to wait for as many boundaries as it would have; the others begin closed."""
+    state = load(content(HERE / "format-2")[0])
+    growth = {name: state["esper"][name] for name in ("executor", "controller")}
+    growth["boundary"] = {"open": is_open, "faults": 2, "num_held": 7}
+    growth_up_to_date(growth, {})
+    assert growth["format"] == FORMAT
+    breakers = Breakers(lambda: 0, lambda: 0.0, lambda _: None)
+    breakers.load_state_dict(growth["breakers"])
+    assert breakers.executor.state == ("open" if is_open else "closed")
+    assert breakers.policy.state == breakers.learning_rates.state == "closed"
+    assert growth["breakers"]["executor"] | {"state": ""} == {
+        "state": "",
+        "failures": 2,
+        "waited": 7,
+        "hold": 10,
+    }
 
 
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)

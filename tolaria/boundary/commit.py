@@ -137,12 +137,7 @@ class Boundary:
             with self._in_stage("decide", epoch, timer):
                 decision = self._decide(packet, schema, epoch)
             del packet
-            self._stage = "apply"
-            if self._executor.moves_seeds(decision):
-                # A scheduler that is not known would be left with lists of the wrong length.
-                with outside.stage("schedulers"):
-                    self._rates.find_schedulers()
-                undo.mark_rates()
+            self._find_schedulers(decision, undo, outside)
             with self._in_stage("apply", epoch, timer):
                 reports = self._executor.withdraw_faulted(epoch, self._embargo_epochs)
                 reports += self._executor.apply(decision, epoch)
@@ -156,6 +151,14 @@ class Boundary:
             raise
         breakers.executor.settle(None)
         return Outcome(decision, reports)
+
+    def _find_schedulers(self, decision: Decision, undo: Undo, outside: StageTimer) -> None:
+        """Look where groups will change: an unknown one would keep lists of the wrong length."""
+        self._stage = "apply"
+        if self._executor.moves_seeds(decision):
+            with outside.stage("schedulers"):
+                self._rates.find_schedulers()
+            undo.mark_rates()
 
     @contextmanager
     def _in_stage(self, name: str, epoch: int, timer: StageTimer) -> Iterator[None]:
