@@ -24,6 +24,7 @@ from kasmina.trials.nursery import Nursery
 from kasmina.trials.race import RaceRules
 from kasmina.trials.task import Task
 from kasmina.trials.trial import OptimizerRecipe
+from kasmina.walk import parameters_of
 from leyline import (
     LIFECYCLE,
     Advance,
@@ -98,7 +99,7 @@ class Executor:
     def grown_parameters(self) -> int:
         """Parameters that growth has added to the live model."""
         held = every_seed(self._model)
-        return sum(p.numel() for _, _, seed in held for p in seed.parameters())
+        return sum(p.numel() for _, _, seed in held for p in parameters_of(seed))
 
     def live_seeds(self) -> dict[str, LiveSeed]:
         """Every seed of this run in the live model, by name, in order of the table.
@@ -109,7 +110,7 @@ class Executor:
         live = {}
         for name, (site, _, seed) in self._own_seeds().items():
             trainable = LIFECYCLE[self.table.stage(name)].trains_in_host
-            live[name] = LiveSeed(site, tuple(seed.parameters()), trainable)
+            live[name] = LiveSeed(site, tuple(parameters_of(seed)), trainable)
         return live
 
     def take_moments(self, seed: str) -> Sequence[Mapping[str, Any]]:

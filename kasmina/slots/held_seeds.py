@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import attach_seed, detach_seed, every_seed
+from kasmina.walk import modules_of
 
 
 class HeldSeeds:
@@ -67,7 +68,7 @@ class _SeedState:
         self._fault = seed.fault, seed.is_fault_told, seed.active
         shield = seed.shield
         self._stream = None if shield is None else (shield.rng_seed, shield.num_calls)
-        modules = list(seed.modules())
+        modules = modules_of(seed)
         held = [p for module in modules for p in module._parameters.values() if p is not None]
         self._trained = [(parameter, parameter.requires_grad) for parameter in held]
         self._modes = [(module, module.training) for module in modules]

@@ -103,6 +103,7 @@ class Boundary:
         step: int,
         num_epochs: int,
         host_parameters: int,
+        grown_parameters: int,
     ) -> Outcome:
         """Gather, decide and apply; whatever goes wrong, everything is as it was before.
 
@@ -128,6 +129,7 @@ class Boundary:
                     step=step,
                     num_epochs=num_epochs,
                     host_parameters=host_parameters,
+                    grown_parameters=grown_parameters,
                 )
             # Recorded before anything changes: these are the decision's own inputs.
             if schema is not self._announced:

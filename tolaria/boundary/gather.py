@@ -69,6 +69,7 @@ class Gatherer:
         step: int,
         num_epochs: int,
         host_parameters: int,
+        grown_parameters: int,
     ) -> StatePacket:
         """The state at this boundary; its columns are read-only views over the live table."""
         budget = self._param_budget
@@ -79,7 +80,7 @@ class Gatherer:
             step=step,
             num_epochs=num_epochs,
             host_parameters=host_parameters,
-            grown_parameters=self._executor.grown_parameters(),
+            grown_parameters=grown_parameters,
             param_budget=max(_MIN_BUDGET, host_parameters) if budget is None else budget,
             trials_possible=self._executor.trials_waived is None,
             metrics=memoryview(array("d", metrics.values())).toreadonly(),

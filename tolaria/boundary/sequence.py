@@ -106,7 +106,8 @@ def _commit(
     esper: Orchestrator, numbers: Mapping[str, float], inside: StageTimer, outside: StageTimer
 ) -> Outcome:
     with outside.stage("count"):
-        host_parameters = esper.host_parameters()
+        grown_parameters = esper.executor.grown_parameters()
+        host_parameters = esper.num_parameters() - grown_parameters
     outcome = esper.boundary.commit(
         numbers,
         inside,
@@ -115,6 +116,7 @@ def _commit(
         step=esper.step,
         num_epochs=esper.num_epochs,
         host_parameters=host_parameters,
+        grown_parameters=grown_parameters,
     )
     if outcome.fault is not None:
         esper.fault("boundary", outcome.fault, "the boundary did not count; growth holds")

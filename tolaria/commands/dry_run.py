@@ -148,7 +148,12 @@ def _first_growth(
     causes: dict[str, None] = {}
     for epoch in range(1, (num_boundaries or _MAX_EPOCHS_ASKED) + 1):
         packet = gatherer.packet(
-            {}, epoch=epoch, step=0, num_epochs=num_boundaries, host_parameters=host_parameters
+            {},
+            epoch=epoch,
+            step=0,
+            num_epochs=num_boundaries,
+            host_parameters=host_parameters,
+            grown_parameters=0,
         )
         decision = policy.decide(State(packet, schema))
         if decision.commands:

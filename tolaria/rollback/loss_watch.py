@@ -31,8 +31,8 @@ class LossWatch:
         if loss is None:
             return None
         if isinstance(loss, Tensor) and loss.numel() == 1:
-            if self._at_once or loss.device.type == "cpu":
-                return float(loss.detach())
+            if self._at_once or loss.is_cpu:
+                return float(loss.item())
             ready, self._pending = self._pending, loss.detach().clone()
             return None if ready is None else float(ready)
         if isinstance(loss, Tensor) or not isinstance(loss, SupportsFloat):
