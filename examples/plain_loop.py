@@ -72,6 +72,7 @@ def main() -> None:
 
     print(kasmina.summary(model))
     print(f"held-out accuracy {accuracy(model, held_out):.3f}")
+    print(f"what happened, and why: esper inspect {esper.run_dir}")
 
 
 if __name__ == "__main__":

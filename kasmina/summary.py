@@ -32,11 +32,12 @@ class ModelSummary:
     def __str__(self) -> str:
         """Plain text, one line per seed."""
         total = self.host_parameters + self.grown_parameters
-        lines = [f"{self.host_parameters:,} -> {total:,} parameters, {len(self.seeds)} seeds"]
+        seeds = "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+        lines = [f"{self.host_parameters:,} -> {total:,} parameters, {seeds}"]
         width = max((len(line.seed) for line in self.seeds), default=0)
         lines += [
             f"  {line.seed:<{width}}  {line.blueprint:<16} {line.parameters:>9,} parameters  "
-            f"alpha {line.alpha:.2f}  {'training' if line.trainable else 'frozen'}"
+            f"alpha {line.alpha:.2f}  {'trainable' if line.trainable else 'frozen'}"
             for line in self.seeds
         ]
         return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ from tolaria.growth.growth import Growth
 from tolaria.growth.policies import build_policy
 from tolaria.plain_loop.attaching import attached
 from tolaria.plain_loop.clipping import clip_gradients
+from tolaria.plain_loop.handover import cause_of, check_text
 from tolaria.rates import RateRule, UnifiedLRController, refuse_unfit
 from tolaria.resume.replay import Replay
 from tolaria.resume.saving import save
@@ -187,6 +189,11 @@ class Orchestrator:
         self.boundary.replay(replay.undone)
         self.watch.memory.replay(frozenset(replay.short_of_memory), replay.last_epoch)
 
+    @property
+    def run_dir(self) -> Path:
+        """The run's directory, as `esper inspect` takes it."""
+        return self.session.run.path
+
     def host_parameters(self) -> int:
         """Parameters of the model without what growth has added."""
         return self.num_parameters() - self.executor.grown_parameters()
@@ -230,22 +237,23 @@ class Orchestrator:
                 return end_stretch(self, ends_epoch=False)
             return None
 
-    def roll_back(self, cause: str) -> None:
+    def roll_back(self, cause: str | Exception) -> None:
         """Go back to the last good state, as a loss that is not finite makes the run do.
 
         For a loop that has caught an error of its own, such as `torch.OutOfMemoryError`; call it
         between two steps.
 
         Args:
-            cause: why, in a few words; it goes into the report.
+            cause: why, in a few words, or the error itself; it goes into the report.
 
         Raises:
+            ConfigError: the cause is neither; nothing was changed.
             NonFiniteError: it happened too often without a seed to blame.
             OwnerError, RunError: as for `after_step`.
         """
         self._refuse_closed()
         with self._turnstile:
-            respond(self, Broken("request", cause), epoch=self.epoch + 1)
+            respond(self, Broken("request", cause_of(cause)), epoch=self.epoch + 1)
 
     @property
     def boundary_is_due(self) -> bool:
@@ -317,9 +325,12 @@ class Orchestrator:
 
         Args:
             state: what to write; a hand-written loop leaves it out.
+
+        Raises:
+            OwnerError, RunError: as for `after_step`.
         """
         timer = StageTimer(self.clock_s)
-        with timer.stage("checkpoint"):
+        with self._turnstile, timer.stage("checkpoint"):
             save(self, state)
         self.carried_ms = timer.took_ms
 
@@ -329,7 +340,16 @@ class Orchestrator:
         """End the run: write the report, flush the bus, let go of the run directory.
 
         Further calls only return the bus's last statistics. The model keeps its seeds.
+
+        Args:
+            status: how the run ended, in a word.
+            metrics: the last ones, by name; what is not a number is left out.
+
+        Raises:
+            ConfigError: the status is no text, or the metrics are no mapping; the run goes on.
         """
+        numbers = numbers_of({} if metrics is None else metrics)
+        check_text("status", status)
         if not self._closed:
             self._closed = True
             self.rates.release()
@@ -339,7 +359,7 @@ class Orchestrator:
             epoch=self.epoch,
             status=status,
             parameters=self.num_parameters(),
-            metrics=dict(metrics or {}),
+            metrics=numbers,
         )
         return self.session.close(ended)
 
@@ -375,6 +395,4 @@ class Orchestrator:
 
     def _refuse_closed(self) -> None:
         if self._closed:
-            raise RunError(
-                f"the run in {self.session.run.path} is closed; attach the model to a new one"
-            )
+            raise RunError(f"the run in {self.run_dir} is closed; attach the model to a new one")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kasmina.slots.slot import attached_seeds
 from leyline import RunStarted
 from tolaria.plain_loop import handover
+from tolaria.rollback.recovery import GRAFTED
 
 if TYPE_CHECKING:
     from tolaria.orchestrator import Orchestrator
@@ -40,3 +41,9 @@ def begin(esper: Orchestrator, *, resumed: bool) -> None:
         )
     )
     esper.recovery.take(esper.epoch, esper.step)
+    if resumed and (open_grafts := esper.executor.table.in_stage(*GRAFTED)):
+        _LOG.info(
+            "the state from before the graft of %s was in memory only: a fault before it has "
+            "settled goes back to here",
+            ", ".join(open_grafts),
+        )

@@ -15,6 +15,7 @@ def test_a_summary_counts_host_and_seeds() -> None:
     assert (bare.host_parameters, bare.grown_parameters, bare.seeds) == (host, 0, ())
     assert str(bare) == f"{host} -> {host} parameters, 0 seeds"
     grow(model, "stem", x, alpha=0.25, blueprint="conv")
+    assert str(summary(model)).splitlines()[0].endswith("parameters, 1 seed")
     grow(model, "block", x, alpha=1.0, blueprint="norm", number=11).requires_grad_(False)
     told = summary(model)
     total = sum(p.numel() for p in model.parameters())
@@ -26,6 +27,6 @@ def test_a_summary_counts_host_and_seeds() -> None:
     ]
     assert str(told).splitlines() == [
         f"{host} -> {total:,} parameters, 2 seeds",
-        "  stem/0    conv                   672 parameters  alpha 0.25  training",
+        "  stem/0    conv                   672 parameters  alpha 0.25  trainable",
         "  block/11  norm                    16 parameters  alpha 1.00  frozen",
     ]

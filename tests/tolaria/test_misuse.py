@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from leyline import ConfigError, Event, OwnerError, RunError, SeedReport, StepMetrics
 from tests.tolaria.plain_loops import (
@@ -32,6 +33,8 @@ Call = Callable[[Orchestrator], Any]
 CALLS: dict[str, Call] = {
     "after_step": lambda esper: esper.after_step(0.5),
     "epoch_boundary": lambda esper: esper.epoch_boundary({"val_loss": 0.5}),
+    "roll_back": lambda esper: esper.roll_back("it was asked for"),
+    "checkpoint": lambda esper: esper.checkpoint(),
 }
 calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
@@ -132,6 +135,45 @@ def test_a_loss_of_no_one_number_is_no_step(tmp_path: Path) -> None:
         assert esper.step == 0
         esper.after_step(0.5)
         assert esper.step == 1
+
+
+BAD_VALUES: dict[str, Call] = {
+    "a complex loss": lambda esper: esper.after_step(torch.tensor(1 + 1j)),
+    "a cause that is a number": lambda esper: esper.roll_back(5),
+    "a cause that is not text": lambda esper: esper.roll_back("\ud800"),
+    "a status that is a number": lambda esper: esper.close(5),
+    "metrics in a list": lambda esper: esper.close(metrics=[1.0]),
+    "a metric beyond floats": lambda esper: esper.epoch_boundary({"val_loss": 10**400}),
+}
+
+
+@pytest.mark.parametrize("call", BAD_VALUES.values(), ids=BAD_VALUES)
+def test_a_value_that_no_message_could_hold_is_refused(call: Call, tmp_path: Path) -> None:
+    """Before anything changes; the run goes on, ends in order, and its journal can be read."""
+    model = make_host()
+    optimizer = adam(model)
+    settings = {"policy": "hold", "checkpoint": True}
+    with attach(model, optimizer, tmp_path / "run", **settings) as esper:
+        run(model, optimizer, esper, 1)
+        before = state_of(esper)
+        with pytest.raises(ConfigError):
+            call(esper)
+        assert state_of(esper) == before
+        run(model, optimizer, esper, 1)
+    again = make_host()
+    with attach(again, adam(again), tmp_path / "run", resume=True, **settings) as esper:
+        assert esper.epoch == 2
+    assert_same(copy_of(again), copy_of(model))
+
+
+def test_a_rollback_may_be_given_the_error_itself(tmp_path: Path) -> None:
+    """Its name and message are the fault's."""
+    model = make_host()
+    with attach(model, adam(model), tmp_path / "run", policy="hold") as esper:
+        events = listen(esper)
+        esper.roll_back(torch.OutOfMemoryError("no room"))
+    (fault,) = faults(events)
+    assert (fault.where, fault.what) == ("request", "OutOfMemoryError: no room")
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,10 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
             found[str(name)] = float(value.detach())
         elif isinstance(value, Real):
-            found[str(name)] = float(value)
+            try:
+                found[str(name)] = float(value)
+            except OverflowError:
+                raise ConfigError(f"metric {name} is too large for a float; scale it") from None
     return found
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 import leyline
 import oona
 from leyline import Stage
-from tolaria.commands.history import read_view
+from tolaria.commands.history import read_view, standing_line
 from tolaria.disk.run import RunDirectory
 from tolaria.disk.usage import disk_use, disk_words
 from tolaria.show import report
@@ -40,6 +40,8 @@ def inspect_run(path: Path, *, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     console.print(title(view))
+    if line := standing_line(run, view):
+        console.print(line, markup=False, soft_wrap=True)
     console.print()
     _say_seeds(console, view)
     console.print()

@@ -8,11 +8,16 @@ from typing import NamedTuple
 import msgspec
 from rich.console import Console
 
-from leyline import ConfigError
+from leyline import CheckpointError, ConfigError
+from tolaria.commands.history import read_view
 from tolaria.commands.runs import SPEC_FILE, look_for_checkpoint, newest_run, read_stored_spec
 from tolaria.commands.spec import TrainSpec
 from tolaria.config import EsperConfig
+from tolaria.disk.journal import read
+from tolaria.disk.manifest import read_manifest
 from tolaria.disk.run import RunDirectory
+from tolaria.disk.saves import has_saved
+from tolaria.show.phrases import counted
 
 _MUST_AGREE = ("model", "data", "model_args", "data_args")
 
@@ -24,6 +29,8 @@ class ResumePoint(NamedTuple):
     checkpoint: Path | None
     spec: TrainSpec
     rng_seed: int
+    is_finished: bool = False
+    """Whether the run has ended and no further epochs are asked for."""
 
 
 def find(console: Console, spec: TrainSpec, config: EsperConfig, given: set[str]) -> ResumePoint:
@@ -33,8 +40,11 @@ def find(console: Console, spec: TrainSpec, config: EsperConfig, given: set[str]
         given: names of what the command line stated; the rest is taken from the run.
 
     Raises:
-        ConfigError: the command states something else than the run was started with.
+        ConfigError: the command states something else than the run was started with, or names
+            neither a model nor a run, and there is none.
         RunError: the run was not started by `esper train`.
+        RunLockedError: a live process holds the run.
+        CheckpointError: the run had checkpoints, and none that is whole is left.
     """
     if config.run_dir is not None:
         path: Path | None = Path(config.run_dir)
@@ -42,12 +52,24 @@ def find(console: Console, spec: TrainSpec, config: EsperConfig, given: set[str]
         path, passed_over = newest_run()
         for other in passed_over:
             console.print(f"passed over {other}: it ended before anything was saved")
+    if path is None and "target" not in given:
+        raise ConfigError("nothing to resume in ./runs; start a run with `esper train`")
     if path is None or not (path / "run.json").is_file():
         console.print("nothing to resume: no run was saved yet; starting from the beginning")
         return ResumePoint(None, None, spec, config.rng_seed)
-    newest, problems = look_for_checkpoint(RunDirectory.open(path, lock=False))
+    with RunDirectory.open(path) as run:  # whoever else holds it is named before all else
+        return _point_of(console, run, spec, config, given)
+
+
+def _point_of(
+    console: Console, run: RunDirectory, spec: TrainSpec, config: EsperConfig, given: set[str]
+) -> ResumePoint:
+    path = run.path
+    newest, problems = look_for_checkpoint(run)
     for problem in problems:
         console.print(f"checkpoint passed over: {problem}")
+    if newest is None:
+        _refuse_lost(run, damaged=bool(problems))
     if newest is None and not (path / SPEC_FILE).is_file():
         console.print(f"nothing saved yet in {path}: starting from the beginning")
         return ResumePoint(path, None, spec, config.rng_seed)
@@ -63,12 +85,36 @@ def find(console: Console, spec: TrainSpec, config: EsperConfig, given: set[str]
             f"{path} was started with rng_seed {stored.rng_seed}, not {config.rng_seed}; "
             "leave it out, or start another run"
         )
+    epochs = spec.epochs or stored.epochs
+    spec = msgspec.structs.replace(spec, epochs=epochs)
+    point = ResumePoint(path, newest, spec, stored.rng_seed)
     if newest is None:
         console.print(f"nothing saved yet in {path}: starting from the beginning")
+    elif _is_finished(run, newest, epochs):
+        console.print(
+            f"{path} is finished: {counted(epochs, 'epoch')} done; --epochs N with a higher N goes on",
+            soft_wrap=True,
+        )
+        return point._replace(is_finished=True)
     else:
         console.print(f"resuming {path} from {newest.name}")
-    epochs = spec.epochs or stored.epochs
-    return ResumePoint(path, newest, msgspec.structs.replace(spec, epochs=epochs), stored.rng_seed)
+    return point
+
+
+def _is_finished(run: RunDirectory, newest: Path, num_epochs: int) -> bool:
+    """Whether the run's end is there, not undone by a rollback, and no more is asked for."""
+    ended = read_view(run).ended
+    done = read_manifest(newest).occasion.epoch
+    return ended is not None and ended.status == "finished" and done == ended.epoch >= num_epochs
+
+
+def _refuse_lost(run: RunDirectory, *, damaged: bool) -> None:
+    """Refuse to begin again over a run that had checkpoints."""
+    if damaged or (run.journal.is_file() and has_saved(read(run.journal))):
+        raise CheckpointError(
+            f"{run.path} has no whole checkpoint left, though it had some: it cannot go on; start "
+            "another run with another --run-dir, or delete this one"
+        )
 
 
 def _say_changes(console: Console, was: EsperConfig, now: EsperConfig, given: set[str]) -> None:

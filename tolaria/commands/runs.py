@@ -11,7 +11,7 @@ from leyline import CheckpointError, RunError
 from tolaria.commands.history import read_view
 from tolaria.commands.spec import TrainSpec
 from tolaria.disk.files import write_atomic
-from tolaria.disk.run import RunDirectory
+from tolaria.disk.run import RunDirectory, require
 from tolaria.disk.sealed import seal, unseal
 from tolaria.disk.store import CheckpointStore
 
@@ -27,8 +27,9 @@ class StoredSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def store_spec(run_dir: Path, stored: StoredSpec) -> None:
-    """Keep a spec in a run directory."""
+    """Keep a spec in a run directory, which cannot be resumed without it from now on."""
     write_atomic(run_dir / SPEC_FILE, seal(msgspec.to_builtins(stored)))
+    require(run_dir, SPEC_FILE)
 
 
 def read_stored_spec(run_dir: Path) -> StoredSpec:
@@ -39,6 +40,8 @@ def read_stored_spec(run_dir: Path) -> StoredSpec:
     """
     path = run_dir / SPEC_FILE
     if not path.is_file():
+        if SPEC_FILE in RunDirectory.open(run_dir, lock=False).essential:
+            raise RunError(f"{path} is missing, and with it what the run was started with")
         raise RunError(
             f"{run_dir} was not started by `esper train`, so its model cannot be built from here; "
             "in your own code, use kasmina.load(model, checkpoint)"

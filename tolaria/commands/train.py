@@ -46,6 +46,8 @@ def run_command(
     if resume:
         names = {*stated, *settings, *(["target"] if target is not None else [])}
         point = find(console, spec, config, names)
+        if point.is_finished and not compare:
+            return
         settings["rng_seed"] = point.rng_seed
         if point.run_dir is not None:
             settings["run_dir"] = str(point.run_dir)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 import oona
 from leyline import RunError
-from tolaria.commands.history import read_view
+from tolaria.commands.history import read_view, standing, standing_line
 from tolaria.disk.run import RunDirectory
 from tolaria.show.terminal import Terminal
 
@@ -20,19 +20,28 @@ def watch_run(run: str) -> None:
     """
     console = Console(highlight=False)
     source: str | Path = run if "://" in run else Path(run)
-    if isinstance(source, Path):
-        _say_if_ended(console, _open(source))
+    directory = _open(source) if isinstance(source, Path) else None
+    if directory is not None:
+        _say_if_ended(console, directory)
     with Terminal(console) as terminal:
         for envelope in oona.read(source, follow=True):
             terminal.apply(envelope.event)
+    if directory is not None:
+        terminal.view.standing = standing(directory, terminal.view, is_held=directory.is_held())
     console.print(f"{run}: {terminal.view.status}", markup=False, soft_wrap=True)
 
 
 def _open(path: Path) -> RunDirectory:
     try:
-        return RunDirectory.open(path, lock=False)
+        run = RunDirectory.open(path, lock=False)
     except RunError as error:
         raise RunError(f"{error}; or give the URL of a bus, such as unix://PATH") from error
+    if not run.outbox.is_file() and not (path / "bus.json").is_file():
+        raise RunError(
+            f"{path} has no events to watch: its telemetry was off; `esper inspect {path}` shows "
+            "what its journal tells"
+        )
+    return run
 
 
 def _say_if_ended(console: Console, run: RunDirectory) -> None:
@@ -40,6 +49,8 @@ def _say_if_ended(console: Console, run: RunDirectory) -> None:
         view = read_view(run)
     except RunError:
         return  # the journal is damaged, which is no matter for one who reads the bus
-    if view.ended is not None:
+    if line := standing_line(run, view):
+        console.print(f"{run.path}: {line}", markup=False, soft_wrap=True)
+    elif view.ended is not None:
         words = f"{view.status} after epoch {view.epoch}; its events once more:"
         console.print(f"{run.path} has ended: {words}", markup=False, soft_wrap=True)

@@ -15,9 +15,10 @@ from tolaria.disk.files import reason
 from tolaria.disk.manifest import read_manifest
 from tolaria.disk.migrations import growth_states
 from tolaria.disk.run import RunDirectory
+from tolaria.disk.saves import has_saved
 from tolaria.disk.sealed import unseal
 from tolaria.disk.seed_records import FILE_NAME, num_damaged_records, read_seed_records
-from tolaria.disk.store import CheckpointStore
+from tolaria.disk.store import UNDONE, CheckpointStore
 
 _SEALED: Final = ("spec.json", "replay.json")
 """Files that not every run has: what `esper train` was asked for, and what chance decided."""
@@ -43,9 +44,14 @@ def audit(run: RunDirectory) -> Iterator[Finding]:
     for name in _SEALED:
         if (run.path / name).is_file():
             yield Finding(name, tuple(_sealed(run.path / name)))
+        elif name in run.essential:
+            yield Finding(name, ("is missing, and without it the run cannot be resumed",))
     ends = yield from _journal(run)
     wanted: dict[str, int] = {}
-    for path in CheckpointStore(run.checkpoints, read_only=True).paths():
+    store = CheckpointStore(run.checkpoints, read_only=True)
+    if ends is not None and (lost := _lost_checkpoints(run, store)):
+        yield Finding(run.checkpoints.name, (lost,))
+    for path in store.paths():
         problems, newest = _checkpoint(path, run.run_id, ends)
         wanted |= {seed: at for seed, at in newest.items() if at > wanted.get(seed, 0)}
         if path.is_dir():  # a live run may have removed it meanwhile
@@ -88,6 +94,22 @@ def _journal(run: RunDirectory) -> Generator[Finding, None, set[int] | None]:
         return None
     yield Finding(run.journal.name, ())
     return ends
+
+
+def _lost_checkpoints(run: RunDirectory, store: CheckpointStore) -> str:
+    """What is wrong if checkpoints were removed; empty if none were, or none were ever written.
+
+    The newest one is never archived but by a rollback, which leaves those after it beside it.
+    """
+    there = store.paths()
+    if any(path.parent != store.archive for path in there):
+        return ""
+    if there and any(store.archive.glob(f"{UNDONE}*")):
+        return ""
+    if not run.journal.is_file() or not has_saved(journal.read(run.journal)):
+        return ""
+    left = f"only {len(there)} in its archive" if there else "none of them"
+    return f"the journal tells of checkpoints, and {left} is left"
 
 
 def _checkpoint(path: Path, run_id: str, ends: set[int] | None) -> tuple[list[str], dict[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import io
@@ -28,12 +29,14 @@ _MARKER_SIZE_BYTES: Final = 65536
 _NUM_RUNS_SHOWN: Final = 10
 
 
-class _Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The content of run.json, whose presence makes a directory a run."""
 
     format: int
     run_id: str
     created: str
+    essential: tuple[str, ...] = ()
+    """Files that this run cannot go on without, beside those of every run."""
 
 
 class RunDirectory:
@@ -43,6 +46,7 @@ class RunDirectory:
         self.path: Final = path
         self.run_id: Final = marker.run_id
         self.created: Final = datetime.fromisoformat(marker.created)
+        self.essential: Final = marker.essential
         self._lock = lock
         if lock is not None:
             # A forked data loader worker that outlives a killed trainer must not keep the lock.
@@ -106,6 +110,17 @@ class RunDirectory:
         """Whether this object holds the run against all others."""
         return self._lock is not None and not self._lock.closed
 
+    def is_held(self) -> bool:
+        """Whether a live process holds the run, this one included; nothing is written."""
+        try:
+            with (self.path / _LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:  # held, or this user may not ask: nothing says that it has stopped
+            return True
+        return False
+
     @property
     def journal(self) -> Path:
         """The history of events (tolaria.disk.journal)."""
@@ -143,6 +158,18 @@ class RunDirectory:
         self.close()
 
 
+def require(path: Path, name: str, ops: FileOps = DISK) -> None:
+    """Note in a run's run.json that it cannot go on without this file; only its holder may.
+
+    Raises:
+        RunError: there is no run at `path`, or the disk refused.
+    """
+    marker = _read_marker(path)
+    if name not in marker.essential:
+        marker = msgspec.structs.replace(marker, essential=(*marker.essential, name))
+        write_atomic(path / _MARKER, seal(msgspec.to_builtins(marker)), ops)
+
+
 def _close(reference: weakref.ref[RunDirectory]) -> None:
     """Close a forked child's copy of the lock file, which leaves the parent's lock in place."""
     run = reference()
@@ -178,7 +205,10 @@ def refuse_used(path: Path) -> None:
         raise RunError(f"{path} is a file; a run needs a directory: choose another --run-dir")
     names = sorted({entry.name for entry in path.iterdir()} - _OWN_FILES)
     if _MARKER in names:
-        raise RunError(f"{path} already holds a run; use --resume or another --run-dir")
+        raise RunError(
+            f"{path} already holds a run; use --resume (in Python: ckpt_path= in fit(), or "
+            "attach(resume=True)) or another --run-dir"
+        )
     if names:
         raise RunError(
             f"{path} is not empty and not an Esper run (it holds {names[0]!r}); "

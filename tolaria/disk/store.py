@@ -29,7 +29,8 @@ from tolaria.disk.staging import Staged, Staging
 from tolaria.disk.surroundings import Surroundings
 
 _TEMPORARY: Final = ".tmp-"
-_UNDONE: Final = "undone-"
+UNDONE: Final = "undone-"
+"""Begins the names of checkpoints that a rollback has set aside."""
 _USUAL: Final = Rules()
 _ROUTINE: Final = Occasion()
 Groups = tuple[tuple[tuple[str, ...], ...], ...]
@@ -202,10 +203,10 @@ class CheckpointStore:
         try:
             self._ops.mkdir_with_parents(self.archive)
             for later in reversed([p for p in self.paths() if order(p) > order(path)]):
-                target, number = self.archive / f"{_UNDONE}{later.name}", 1
+                target, number = self.archive / f"{UNDONE}{later.name}", 1
                 while target.exists():
                     number += 1
-                    target = self.archive / f"{_UNDONE}{later.name}.{number}"
+                    target = self.archive / f"{UNDONE}{later.name}.{number}"
                 self._ops.rename(later, target)
                 self._ops.fsync_dir(later.parent)
                 aside.append(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -10,15 +11,17 @@ from leyline import Decision, Event, Fault, RunEnded, RunStarted
 from tolaria.show.phrases import cause_words, clean, headline
 
 
-def announce(event: Event, *, report: Path) -> None:
+def announce(event: Event, *, report: Path, num_parameters: Callable[[], int]) -> None:
     """Log one line for an event that a user should know of, through Lightning's own logger.
 
     Args:
         report: where the run's report will be.
+        num_parameters: counts the model's, with what has grown.
     """
     match event:
         case RunStarted():
-            rank_zero_info(f"Esper: run {event.run_id}, {event.host_parameters:,} parameters")
+            goes_on = f" goes on after epoch {event.epoch}" if event.resumed else ""
+            rank_zero_info(f"Esper: run {event.run_id}{goes_on}, {num_parameters():,} parameters")
         case Decision() if event.commands:
             what, why = headline(event), cause_words(event)
             rank_zero_info(f"Esper: epoch {event.epoch}: {what}: {why}")

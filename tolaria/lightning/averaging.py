@@ -3,6 +3,7 @@ positions, so an averaged model gets the seeds of the live one as soon as that h
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from leyline import Event, Fault, SeedReport
 if TYPE_CHECKING:
     from tolaria.orchestrator import Orchestrator
 
+_LOG = logging.getLogger("esper")
 _AVERAGING: Final = "WeightAveraging"
 """By the name of the class: not every Lightning has it, and there are two copies of Lightning."""
 
@@ -124,6 +126,24 @@ class Averages:
             self.follow()
 
         return update_and_follow
+
+
+def warn_of_order(trainer: pl.Trainer, esper: pl.Callback) -> None:
+    """Say in the log which averaging callbacks take the live weights before Esper saves its last.
+
+    Args:
+        esper: the trainer's EsperCallback.
+    """
+    callbacks: list[Any] = list(getattr(trainer, "callbacks", ()))
+    before = callbacks[: callbacks.index(esper)] if esper in callbacks else []
+    for callback in _averaging_callbacks(trainer):
+        if any(callback is other for other in before):
+            _LOG.warning(
+                "%s is listed before %s, so the run's last checkpoint will hold the average and "
+                "not the live weights; list EsperCallback first",
+                type(callback).__name__,
+                type(esper).__name__,
+            )
 
 
 def _averaging_callbacks(trainer: pl.Trainer) -> list[Any]:

@@ -19,7 +19,7 @@ from tolaria.disk.run import RunDirectory
 from tolaria.growth.batch_source import KeptBatches
 from tolaria.growth.rollout import resolve
 from tolaria.lightning.announce import announce
-from tolaria.lightning.averaging import Averages
+from tolaria.lightning.averaging import Averages, warn_of_order
 from tolaria.lightning.checkpoint_io import DirectoryCheckpointIO
 from tolaria.lightning.clipping import ClippedApart
 from tolaria.lightning.idle_hooks import IdleHooks
@@ -160,10 +160,12 @@ class EsperCallback(pl.Callback):
         orchestrator.growth.search.site_filter = self._site_filter
         orchestrator.recovery.parts.scaler = scaler_of(trainer)
         session = orchestrator.session
-        say = partial(announce, report=session.run.report)
+        count = orchestrator.num_parameters
+        say = partial(announce, report=session.run.report, num_parameters=count)
         session.recorder.listeners.extend([say, *self.listeners])
         if self._averages is not None:
             self._averages.start(orchestrator)
+            warn_of_order(trainer, self)
         self._idle = IdleHooks(self)
         self._hooks += [ClippedApart(trainer), self._idle]
 

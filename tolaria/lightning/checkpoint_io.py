@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
 
+from leyline import CheckpointError
 from tolaria.disk.checkpoint import load
 
 
@@ -17,9 +18,19 @@ class DirectoryCheckpointIO(CheckpointIO):
         self._inner = inner
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load a checkpoint; a directory with a manifest is one of ours."""
+        """Load a checkpoint; a directory with a manifest is one of ours.
+
+        Raises:
+            CheckpointError: it is damaged, or of a hand-written loop.
+        """
         if (Path(path) / "manifest.json").is_file():
-            return load(Path(path))
+            loaded = load(Path(path))
+            if "pytorch-lightning_version" not in loaded:
+                raise CheckpointError(
+                    f"{path} was saved by a hand-written loop, which a Trainer cannot go on with; "
+                    "resume it with Orchestrator.attach(..., resume=True)"
+                )
+            return loaded
         return self._inner.load_checkpoint(path, *args, **kwargs)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *args: Any, **kw: Any) -> None:

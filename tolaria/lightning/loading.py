@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import lightning.pytorch as pl
 
 from kasmina.structure import match_structure
+from leyline import CheckpointError
 
 Module = TypeVar("Module", bound=pl.LightningModule)
 
@@ -26,9 +27,15 @@ def load_from_checkpoint(module_class: type[Module], path: str | Path, **kwargs:
         An instance of the class with the seeds and weights of the checkpoint.
 
     Raises:
-        CheckpointError, SiteError, BlueprintError: its seeds are damaged, or do not fit the class.
+        CheckpointError, SiteError, BlueprintError: its seeds are damaged, or do not fit the class;
+            or the path is a directory.
         OSError, RuntimeError: as Lightning's own method.
     """
+    if Path(path).is_dir():
+        raise CheckpointError(
+            f"{path} is a directory, and load_from_checkpoint takes Lightning's own .ckpt file; "
+            "give a directory to trainer.fit or trainer.test as ckpt_path"
+        )
 
     def grow_and_load(self: Any, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         match_structure(self, state_dict)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kasmina.guard import describe
 from kasmina.slots.slot import attached_seeds, every_seed
 from leyline import ConfigError
 from tolaria.rates import refuse_unfit
@@ -93,3 +94,29 @@ def what_trials_lack(loss_fn: object, data: object) -> str | None:
     if loss_fn is not None and data is not None:
         return None
     return f"no trial: attach() was given no {'loss_fn' if loss_fn is None else 'data'}"
+
+
+def cause_of(given: str | Exception) -> str:
+    """What a rollback that was asked for says of itself.
+
+    Raises:
+        ConfigError: it is neither text nor an error.
+    """
+    if isinstance(given, Exception):
+        given = describe(given)
+    check_text("cause", given)
+    return given
+
+
+def check_text(name: str, given: object) -> None:
+    """Refuse what no message could hold.
+
+    Raises:
+        ConfigError: it is not text, or has no place in UTF-8.
+    """
+    if not isinstance(given, str):
+        raise ConfigError(f"{name} is a {type(given).__name__}; give a few words")
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{name} is {given!a}, which is not valid text: {error.reason}") from None

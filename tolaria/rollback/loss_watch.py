@@ -30,15 +30,17 @@ class LossWatch:
         """
         if loss is None:
             return None
-        if isinstance(loss, Tensor) and loss.numel() == 1:
+        if isinstance(loss, Tensor) and loss.numel() == 1 and not loss.is_complex():
             if self._at_once or loss.is_cpu:
                 return float(loss.item())
             ready, self._pending = self._pending, loss.detach().clone()
             return None if ready is None else float(ready)
         if isinstance(loss, Tensor) or not isinstance(loss, SupportsFloat):
-            what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            kind = "a tensor of shape " if isinstance(loss, Tensor) else "a "
-            raise ConfigError(f"{self._what} is {kind}{what}; give one number, such as its mean")
+            what = type(loss).__name__
+            if isinstance(loss, Tensor):
+                kind = "complex tensor" if loss.is_complex() else "tensor"
+                what = f"{kind} of shape {tuple(loss.shape)}"
+            raise ConfigError(f"{self._what} is a {what}; give one number, such as its mean")
         return float(loss)
 
     @property

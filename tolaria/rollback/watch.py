@@ -47,6 +47,7 @@ class Watch:
                 config.monitor, deviations, window=16, needed=5, in_a_row=1, times_first=1.0
             ),
         }
+        self._metric_was_finite = False
         self.memory = MemoryLimit(config.memory_limit_bytes)
         self.lag = 0
         """Steps by which the loss seen last is late: 1 on a device, else 0."""
@@ -94,11 +95,14 @@ class Watch:
         value = metrics.get(self._monitor)
         if value is not None and not math.isfinite(value):
             # The user's own business, unless a seed may have done it.
-            what = self._bad_metric.see(value) if blamable else None
+            blames = blamable and self._metric_was_finite
+            what = self._bad_metric.see(value) if blames else None
         elif value is not None and self._less_is_better:
             what = self._spike("validation", value, blamable)
         else:
             what = None
+        if value is not None and what is None:
+            self._metric_was_finite = math.isfinite(value)
         if what is not None:
             return Broken("validation", what)
         what = self.memory.see(epoch) if blamable else None
@@ -114,9 +118,12 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """What the next answers depend on."""
-        return {name: spike.state_dict() for name, spike in self._spikes.items()}
+        spikes = {name: spike.state_dict() for name, spike in self._spikes.items()}
+        return {**spikes, "metric_was_finite": self._metric_was_finite}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; a trigger that it says nothing of begins anew."""
-        for name, saved in state.items():
-            self._spikes[name].load_state_dict(saved)
+        self._metric_was_finite = state.get("metric_was_finite", False)
+        for name, spike in self._spikes.items():
+            if name in state:
+                spike.load_state_dict(state[name])

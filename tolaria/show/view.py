@@ -86,7 +86,11 @@ class RunView:
         self.learning_rates: leyline.LearningRates | None = None
         """The learning rates after the last boundary that is known."""
         self.ended: leyline.RunEnded | None = None
+        self.standing = ""
+        """What became of the run that no event tells, such as "killed"; its directory does."""
         self._boundaries: dict[int, leyline.BoundaryTiming] = {}
+        self._steps: dict[int, int] = {}
+        """The step that each epoch ended with."""
         self._places: dict[str, Place] = {}
         self._schemas: dict[int, leyline.Schema] = {}
         self._waiting: deque[_Packet] = deque(maxlen=_NUM_WAITING_PACKETS)
@@ -97,8 +101,8 @@ class RunView:
 
     @property
     def status(self) -> str:
-        """How the run ended, or "running"."""
-        return self.ended.status if self.ended else "running"
+        """What became of the run: how it ended, or "running"."""
+        return self.standing or (self.ended.status if self.ended else "running")
 
     @property
     def parameters(self) -> int:
@@ -261,7 +265,8 @@ class RunView:
     def _rewind(self, epoch: int) -> None:
         """Forget what followed the epoch a resumed run continues from: it happens anew."""
         self.num_resumes += 1
-        self.epoch, self.step, self.ended = epoch, 0, None
+        self._steps = {at: step for at, step in self._steps.items() if at <= epoch}
+        self.epoch, self.step, self.ended = epoch, max(self._steps.values(), default=0), None
         self._parameters, self._stages = ((0, 0), self._parameters[1]), (0, {})
         self.lifecycle = self.learning_rates = None
         self.sites = self.sites if self.sites and self.sites.epoch <= epoch else None
@@ -288,6 +293,7 @@ class RunView:
     def _note_epoch(self, event: leyline.EpochMetrics) -> None:
         self._progress(event.epoch, event.num_epochs, event.step)
         self.metrics[event.epoch] = dict(event.metrics)
+        self._steps[event.epoch] = event.step
         self._note_parameters(event.epoch, 1, 0, event.parameters)
         if event.epoch >= self._stages[0]:
             self._stages = event.epoch, dict(event.stages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -21,17 +22,20 @@ from tolaria.config import EsperConfig, load_config
 
 
 def test_every_setting_is_in_the_file_with_its_default(tmp_path: Path) -> None:
-    """Uncommenting every line loads, and changes nothing but what has no default."""
+    """Uncommenting every line loads, and changes nothing but what has no default; what that is
+    holds an example, and is marked as one."""
     init(tmp_path)
     text = (tmp_path / "esper.toml").read_text()
     uncommented = re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
     stated = tomllib.loads(uncommented)
+    examples = set(re.findall(r"^#([a-z_]+) = .*  # for example$", text, flags=re.MULTILINE))
     assert set(stated) == set(TrainSpec.__struct_fields__)
     assert set(stated["esper"]) == set(EsperConfig.__struct_fields__)
 
     loaded, usual = load_config(stated["esper"], environment={}), EsperConfig()
     changed = {n for n in usual.__struct_fields__ if getattr(loaded, n) != getattr(usual, n)}
     assert changed == {n for n in usual.__struct_fields__ if getattr(usual, n) is None}
+    assert examples - set(TrainSpec.__struct_fields__) == changed
 
 
 def test_as_written_the_file_states_no_setting_of_growth(tmp_path: Path) -> None:
@@ -72,9 +76,24 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         init(tmp_path / "file" / "sub")
 
 
+def test_the_script_reads_the_config_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From whatever directory it is run."""
+    init(tmp_path / "a")
+    with (tmp_path / "a" / "esper.toml").open("a") as file:
+        file.write("chunks = -7\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # the script sets it
+    main = runpy.run_path("a/train.py")["main"]
+    with pytest.raises(ConfigError, match="-7"):
+        main()
+
+
 @pytest.mark.slow
 def test_the_printed_next_steps_work_as_printed(tmp_path: Path) -> None:
-    """Every command that is printed ends well where it was printed, in the order of printing."""
+    """Every command that is printed ends well where it was printed, in the order of printing; the
+    script and the command line grow the same network."""
     code, printed = processes.run("init", "a new dir", cwd=tmp_path)
     assert code == 0, printed
     steps = [line.partition("#")[0].strip() for line in printed.splitlines() if line[:2] == "  "]
@@ -91,4 +110,6 @@ def test_the_printed_next_steps_work_as_printed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"^  net.0/\d+ ", done.stdout, re.MULTILINE), "the script has grown nothing"
     assert "dry run: nothing was trained" in done.stdout
+    by_script, by_command = re.findall(r"^(?:parameters +)?42 -> (\d+)", done.stdout, re.MULTILINE)
+    assert by_script == by_command
     assert len(list((tmp_path / "a new dir" / "runs").iterdir())) == 2

@@ -152,6 +152,29 @@ def test_watching_needs_no_whole_journal(
     assert lines[-1] == f"{run}: failed"
 
 
+def test_a_run_that_no_process_holds_and_that_has_no_end_was_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While its directory is held it is running; after that both commands say how to go on."""
+    run = run_with(tmp_path / "run", [started()], bus="unix:///nowhere/bus.sock")
+    with RunDirectory.open(run):
+        assert inspected(run, capsys).startswith("digits-7f3a running, epoch 0")
+    first, second = inspected(run, capsys).splitlines()[:2]
+    assert first.startswith("digits-7f3a killed, epoch 0")
+    assert f"esper train --resume --run-dir {run}" in second
+    watch_run(str(run))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{run}: {second}"
+    assert lines[-1] == f"{run}: killed"
+
+
+def test_watching_without_telemetry_names_what_shows_the_run(tmp_path: Path) -> None:
+    """There is nothing to follow where no bus was asked for."""
+    run = run_with(tmp_path / "run", FAILED)
+    with pytest.raises(leyline.RunError, match=f"telemetry was off; `esper inspect {run}`"):
+        watch_run(str(run))
+
+
 def test_looking_back_imports_no_torch() -> None:
     """Inspecting, reporting and watching answer at once: torch and lightning are not imported."""
     program = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.tolaria.commands.test_cli import NAN_DATA, esper
 from tolaria.commands.runs import newest_run
+from tolaria.disk.run import RunDirectory
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*val_dataloader.*", "ignore:.*validation_step.*")
 
@@ -70,3 +72,53 @@ def test_where_all_failed_the_newest_begins_again(
     capfd.readouterr()
     assert train(monkeypatch, "0.5", "--epochs", "1", "--resume") == 0
     assert "nothing saved yet in runs/b: starting from the beginning" in capfd.readouterr().out
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_trained_over(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its journal tells that it had some: an error, and the history stays."""
+    assert train(monkeypatch, "0.5", "--epochs", "2", "--run-dir", "runs/a") == 0
+    before = Path("runs/a/journal.bin").read_bytes()
+    shutil.rmtree("runs/a/checkpoints")
+    assert train(monkeypatch, "0.5", "--epochs", "3", "--resume") == 2
+    assert "runs/a has no whole checkpoint left" in capfd.readouterr().err
+    assert Path("runs/a/journal.bin").read_bytes() == before
+
+
+def test_a_finished_run_is_said_to_be_finished(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is trained or summed up; the words name the option with which it does go on."""
+    assert train(monkeypatch, "0.5", "--epochs", "1", "--run-dir", "runs/a") == 0
+    before = Path("runs/a/journal.bin").read_bytes()
+    capfd.readouterr()
+    assert train(monkeypatch, "0.5", "--resume") == 0
+    said = capfd.readouterr().out.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("runs/a is finished: 1 epoch done; --epochs N")
+    assert Path("runs/a/journal.bin").read_bytes() == before
+    assert train(monkeypatch, "0.5", "--resume", "--epochs", "2") == 0
+    assert "resuming runs/a from step-00000004" in capfd.readouterr().out
+
+
+def test_where_there_is_no_run_and_no_model_nothing_is_trained(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A bare --resume in the wrong directory is an error, not a run of the built-in host."""
+    assert train(monkeypatch, "0.5", "--resume") == 2
+    assert "nothing to resume in ./runs" in capfd.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_run_in_use_is_refused_before_a_resume_is_announced(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The only word is that it is in use."""
+    assert train(monkeypatch, "0.5", "--epochs", "1", "--run-dir", "runs/a") == 0
+    capfd.readouterr()
+    with RunDirectory.open(Path("runs/a")):
+        assert train(monkeypatch, "0.5", "--resume", "--epochs", "2") == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "already open in this process" in said.err

@@ -123,6 +123,33 @@ def test_a_missing_part_is_found(run_dir: Path, name: str) -> None:
     assert "is missing" in shown.output
 
 
+@pytest.mark.parametrize("gone", ["checkpoints", "checkpoints/active"])
+def test_checkpoints_that_the_journal_tells_of_are_missed(run_dir: Path, gone: str) -> None:
+    """All of them, or the newest ones with only archived ones left."""
+    shutil.rmtree(run_dir / gone)
+    shown = call("verify", run_dir)
+    assert shown.exit_code == 1
+    assert "bad: checkpoints: the journal tells of checkpoints, and " in shown.output
+
+
+def test_a_run_without_checkpoints_misses_none(tmp_path: Path) -> None:
+    """Its journal tells of no save, however many epochs it tells of."""
+    model = make_host()
+    with attach(model, adam(model), tmp_path / "run", **SETTINGS | {"checkpoint": False}) as esper:
+        for _ in range(3):
+            esper.epoch_boundary(evaluate(model))
+    assert call("verify", tmp_path / "run").exit_code == 0
+
+
+def test_what_esper_train_was_asked_for_is_missed(run_dir: Path) -> None:
+    """run.json says that the run cannot do without it; a hand-written loop's run can."""
+    store_spec(run_dir, StoredSpec(spec=TrainSpec(epochs=3), rng_seed=17, epochs=3))
+    (run_dir / "spec.json").unlink()
+    shown = call("verify", run_dir)
+    assert shown.exit_code == 1
+    assert "bad: spec.json: is missing" in shown.output
+
+
 def test_seed_records_that_a_checkpoint_belongs_to_are_missed(run_dir: Path) -> None:
     """A page of zeros has no CRC that could fail: the checkpoints tell which seed lacks records."""
     file = run_dir / "seeds.bin"
@@ -216,6 +243,23 @@ def test_rollback_makes_an_earlier_one_the_newest_and_resume_goes_on(run_dir: Pa
     assert all((before[name] == after[name]).all() for name in before)
     assert call("verify", run_dir).exit_code == 0
     assert aside[0].is_dir()
+
+
+def test_a_run_that_was_rolled_back_says_so_until_it_is_resumed(run_dir: Path) -> None:
+    """Even to an archived one, with none active, the run is sound; inspect and the report tell."""
+    oldest = min(
+        int(path.name.split("-")[1]) for path in (run_dir / "checkpoints" / "archive").iterdir()
+    )
+    assert call("rollback", run_dir, "--to", oldest).exit_code == 0
+    assert not list((run_dir / "checkpoints" / "active").iterdir())
+    assert call("verify", run_dir).exit_code == 0
+    shown = call("inspect", run_dir).output.splitlines()
+    assert shown[0].startswith("run rolled back, epoch 5")
+    assert shown[1].startswith(f"rolled back to step {oldest}; what follows is undone")
+    call("report", run_dir)
+    assert ", rolled back, epoch 5" in (run_dir / "report.html").read_text()
+    train(run_dir, 5)
+    assert call("inspect", run_dir).output.startswith("run finished, epoch 5")
 
 
 def test_rollback_refuses_what_it_cannot_do_and_changes_nothing(run_dir: Path) -> None:

@@ -159,7 +159,7 @@ def test_used_directories_are_refused_untouched(tmp_path):
     before = tree_of(tmp_path)
     for name, words in {
         "thesis": r"thesis is not empty and not an Esper run \(it holds 'chapter.tex'\)",
-        "run": r"run already holds a run; use --resume or another --run-dir",
+        "run": r"run already holds a run; use --resume \(.*ckpt_path=.*resume=True\)\) or another",
         "file": r"file is a file",
         "file/below": r"no run can be made in .*below: Not a directory",
         "nul\0": r"no run can be made in",

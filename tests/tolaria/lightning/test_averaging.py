@@ -119,6 +119,21 @@ def test_an_average_follows_growth_by_name(tmp_path: Path, first: str) -> None:
     assert_same_tensors(weights(model), averages(ema))
 
 
+@pytest.mark.parametrize("first", ["esper", "average"])
+def test_an_average_that_comes_first_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, first: str
+) -> None:
+    """Listed first, it is swapped in before Esper's last checkpoint, which the log says; else
+    nothing is said."""
+    order: list[pl.Callback] = [esper(tmp_path / "run"), EMAWeightAveraging(decay=DECAY)]
+    fit(MLP, order if first == "esper" else order[::-1], max_epochs=1)
+    said = [r.getMessage() for r in caplog.records if "is listed before" in r.getMessage()]
+    assert len(said) == (first == "average")
+    for line in said:
+        assert line.startswith("EMAWeightAveraging is listed before EsperCallback")
+        assert line.endswith("list EsperCallback first")
+
+
 def test_an_average_loses_a_seed_that_is_rolled_back(tmp_path: Path) -> None:
     """A seed taken out within an epoch is out of the average before the next validation."""
 

@@ -74,7 +74,8 @@ def test_a_users_error_closes_the_run(tmp_path: Path, telemetry: str) -> None:
 
 
 def test_ctrl_c_leaves_an_interrupted_run(tmp_path: Path) -> None:
-    """KeyboardInterrupt closes the run as interrupted; Lightning then exits as it always does."""
+    """KeyboardInterrupt closes the run as interrupted, with the last boundary's checkpoint and a
+    report; Lightning then exits as it always does."""
     callback = esper(tmp_path / "run", checkpoint=True)
 
     class Interrupted(Fails):
@@ -89,6 +90,7 @@ def test_ctrl_c_leaves_an_interrupted_run(tmp_path: Path) -> None:
     assert callback.report()["status"] == "interrupted"
     RunDirectory.open(tmp_path / "run").close()
     assert len(list((tmp_path / "run" / "checkpoints" / "active").iterdir())) == 1
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_a_boundary_that_is_refused_closes_the_run(tmp_path: Path) -> None:

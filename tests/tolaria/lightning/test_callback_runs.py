@@ -363,11 +363,16 @@ def test_loggers_get_growth_once_per_boundary(tmp_path: Path) -> None:
 
 
 def test_learning_rates_of_seeds_can_be_watched(tmp_path: Path) -> None:
-    """LearningRateMonitor goes on through graft and cull."""
+    """LearningRateMonitor goes on through graft and cull, with a key per group while there are
+    several; the key of one group alone holds no value then."""
     logger = CSVLogger(tmp_path / "logs", name="", version="")
     callback = esper(tmp_path / "run", schedule=PLANT)
     fit(MLP, [callback, LearningRateMonitor()], logger=logger, max_epochs=6, log_every_n_steps=1)
-    assert "lr-AdamW" in (tmp_path / "logs" / "metrics.csv").read_text()
+    with (tmp_path / "logs" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    keys = ("lr-AdamW", "lr-AdamW/pg1", "lr-AdamW/pg2")
+    written = {tuple(bool(row[key]) for key in keys) for row in rows}
+    assert written - {(False, False, False)} == {(True, False, False), (False, True, True)}
 
 
 # --- several runs --------------------------------------------------------------------------------

@@ -166,6 +166,12 @@ def test_a_grown_checkpoint_is_loaded_in_one_line(tmp_path: Path) -> None:
         Sized.load_from_checkpoint(path)
 
 
+def test_a_directory_is_not_loaded_in_one_line(tmp_path: Path) -> None:
+    """The error says which checkpoints are taken, and where a directory may be given."""
+    with pytest.raises(CheckpointError, match=r"is a directory.*takes .*\.ckpt.*as ckpt_path"):
+        tolaria.load_from_checkpoint(Sized, tmp_path)
+
+
 @pytest.mark.parametrize("epoch", [1, 4])
 def test_whatever_was_saved_is_loaded(tmp_path: Path, epoch: int) -> None:
     """Ungrown checkpoints load as ever; one that does not fit the class is refused."""

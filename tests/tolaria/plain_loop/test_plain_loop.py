@@ -45,6 +45,15 @@ def test_an_example_is_a_tensor_or_a_tuple_of_arguments(wrap: Any, tmp_path: Pat
         assert len(esper.growth.search.example) == 1
 
 
+def test_a_loop_is_told_its_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was chosen for it, also once the run is closed."""
+    monkeypatch.chdir(tmp_path)
+    model = make_host()
+    with Orchestrator.attach(model, adam(model), policy="hold", telemetry="off") as esper:
+        assert esper.run_dir.parent.resolve() == tmp_path / "runs"
+    assert (esper.run_dir / "report.html").is_file()
+
+
 @pytest.mark.parametrize("example", [{"x": 1}, "image", 3])
 def test_an_example_of_another_kind_is_refused(example: Any, tmp_path: Path) -> None:
     """The error says what to give, and no run was opened."""

@@ -188,3 +188,16 @@ def test_a_metric_that_collapses_is_seen_at_the_boundary_if_a_seed_may_have_done
             assert (broken is not None) == (sees and blamable), (monitor, bad, blamable)
             assert broken is None or broken.where == "validation"
     assert watch().at_boundary(1, {}, blamable=True) is None
+
+
+def test_a_metric_that_was_never_finite_is_no_seeds_fault() -> None:
+    """It counts from the boundary on at which it had been finite; a resumed run knows."""
+    looking = watch()
+    seen = [({"val_loss": v}, b) for v, b in ((math.nan, True), (0.5, False), (math.nan, True))]
+    found = []
+    for epoch, (metrics, blamable) in enumerate(seen, 1):
+        resumed = watch()
+        resumed.load_state_dict(looking.state_dict())
+        found.append(resumed.at_boundary(epoch, metrics, blamable=blamable))
+        assert looking.at_boundary(epoch, metrics, blamable=blamable) == found[-1]
+    assert found == [None, None, Broken("validation", "val_loss is nan")]

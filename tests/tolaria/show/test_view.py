@@ -195,6 +195,14 @@ def test_a_resumed_run_replaces_what_it_lives_through_again() -> None:
     assert {**resumed.to_dict(), "faults": []} == {**expected, "faults": []}
 
 
+def test_a_resume_with_nothing_to_do_is_at_the_step_of_its_epoch() -> None:
+    """Also where it goes on from an earlier epoch: the steps after that are forgotten."""
+    whole = view_of(RUN)
+    assert view_of([*RUN, started(epoch=whole.epoch, resumed=True)]).step == whole.step > 0
+    (at_12,) = (e.step for e in RUN if isinstance(e, leyline.EpochMetrics) and e.epoch == 12)
+    assert view_of([*RUN, started(epoch=12, resumed=True)]).step == at_12
+
+
 def test_a_decoded_event_shows_as_a_direct_one() -> None:
     """`esper watch` and `esper train` see the same: the codec loses nothing the view needs."""
     decoded = [leyline.decode(leyline.encode(event)) for event in RUN]

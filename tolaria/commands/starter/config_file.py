@@ -19,8 +19,9 @@ from tolaria.config import EsperConfig
 _WIDTH: Final = 88
 _HEADER: Final = (
     "What `esper train esper.toml` trains, and how it grows. `python train.py` reads [esper] "
-    "alone. A line that begins with #name holds a default; where there is none, an example. Take "
-    "the # away to set it. `esper config show esper.toml` prints what counts in the end."
+    "alone. A line that begins with #name holds a default or, where there is none, ends in '# for "
+    "example'. Take the first # away to set it. `esper config show esper.toml` prints what counts "
+    "in the end."
 )
 _STATED: Final = {"model": "train:Model", "data": "train:Data", "epochs": 20, "threads": 1}
 """What the file sets, to go with the script beside it."""
@@ -73,7 +74,10 @@ def _fields(kind: type[msgspec.Struct], leave_out: str = "") -> Iterator[str]:
             shown = field.default
             if shown is msgspec.NODEFAULT:
                 shown = field.default_factory()
-            yield f"#{field.name} = {_toml(_EXAMPLES[field.name] if shown is None else shown)}"
+            if shown is None:
+                yield f"#{field.name} = {_toml(_EXAMPLES[field.name])}  # for example"
+            else:
+                yield f"#{field.name} = {_toml(shown)}"
 
 
 def _comment(text: str) -> list[str]:

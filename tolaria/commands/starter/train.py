@@ -3,6 +3,8 @@
 Run it: python train.py
 """
 
+from pathlib import Path
+
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
@@ -60,7 +62,9 @@ def main() -> None:
     """Train as always, with one callback more; then print what has grown."""
     torch.set_num_threads(1)  # for small tensors, two contended threads are slower than one
     pl.seed_everything(0, verbose=False)
-    callback = EsperCallback("esper.toml")
+    model, data = Model(), Data()
+    pl.seed_everything(0, verbose=False)  # once more, as `esper train` does: the same batches
+    callback = EsperCallback(Path(__file__).with_name("esper.toml"))
     trainer = pl.Trainer(
         max_epochs=20,
         callbacks=[callback],
@@ -70,8 +74,7 @@ def main() -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    model = Model()
-    trainer.fit(model, Data())
+    trainer.fit(model, data)
     print(kasmina.summary(model))
     print(f"validation accuracy {float(trainer.callback_metrics['val_acc']):.3f}")
     print(f"what happened, and why: esper inspect {callback.run_dir}")

@@ -1,0 +1,25 @@
+"""What a journal says of checkpoints, for a run that has none left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from leyline import BoundaryTiming, Event, Fault, RunEnded
+
+
+def has_saved(history: Iterable[Event]) -> bool:
+    """Whether a history proves that a checkpoint of it was on the disk.
+
+    A boundary's timing names the save before it. In the background one that fails is told by the
+    next save, the last one by the run's end: only then is silence a proof.
+    """
+    num_saves = 0
+    for event in history:
+        match event:
+            case Fault(where="checkpoint"):
+                return num_saves > 1
+            case BoundaryTiming() if "checkpoint" in event.outside_ms:
+                num_saves += 1
+            case RunEnded() if num_saves:
+                return True
+    return num_saves > 1
