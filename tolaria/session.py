@@ -16,6 +16,7 @@ from tolaria.config import EsperConfig
 from tolaria.disk.manifest import Occasion
 from tolaria.disk.retention import Rules
 from tolaria.disk.run import RunDirectory
+from tolaria.disk.saves import refuse_lost
 from tolaria.disk.seed_records import FILE_NAME, SeedRecords
 from tolaria.disk.store import CheckpointStore, Groups
 from tolaria.disk.writer import CheckpointWriter
@@ -104,6 +105,14 @@ class Session:
         for name, problems in self._store.problems.items():
             _LOG.warning("checkpoint passed over: %s: %s", name, "; ".join(problems))
         return newest
+
+    def refuse_lost(self) -> None:
+        """Refuse to begin again where checkpoints were and none is whole.
+
+        Raises:
+            CheckpointError: see `tolaria.disk.saves`.
+        """
+        refuse_lost(self.run, damaged=bool(self._store.problems))
 
     def abandon(self) -> None:
         """Let go of everything without a word: the run never began."""

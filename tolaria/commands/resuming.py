@@ -8,15 +8,14 @@ from typing import NamedTuple
 import msgspec
 from rich.console import Console
 
-from leyline import CheckpointError, ConfigError
+from leyline import ConfigError
 from tolaria.commands.history import read_view
 from tolaria.commands.runs import SPEC_FILE, look_for_checkpoint, newest_run, read_stored_spec
 from tolaria.commands.spec import TrainSpec
 from tolaria.config import EsperConfig
-from tolaria.disk.journal import read
 from tolaria.disk.manifest import read_manifest
 from tolaria.disk.run import RunDirectory
-from tolaria.disk.saves import has_saved
+from tolaria.disk.saves import refuse_lost
 from tolaria.show.phrases import counted
 
 _MUST_AGREE = ("model", "data", "model_args", "data_args")
@@ -69,7 +68,7 @@ def _point_of(
     for problem in problems:
         console.print(f"checkpoint passed over: {problem}")
     if newest is None:
-        _refuse_lost(run, damaged=bool(problems))
+        refuse_lost(run, damaged=bool(problems))
     if newest is None and not (path / SPEC_FILE).is_file():
         console.print(f"nothing saved yet in {path}: starting from the beginning")
         return ResumePoint(path, None, spec, config.rng_seed)
@@ -92,7 +91,8 @@ def _point_of(
         console.print(f"nothing saved yet in {path}: starting from the beginning")
     elif _is_finished(run, newest, epochs):
         console.print(
-            f"{path} is finished: {counted(epochs, 'epoch')} done; --epochs N with a higher N goes on",
+            f"{path} is finished: {counted(epochs, 'epoch')} done; --epochs N with a higher N goes "
+            "on",
             soft_wrap=True,
         )
         return point._replace(is_finished=True)
@@ -106,15 +106,6 @@ def _is_finished(run: RunDirectory, newest: Path, num_epochs: int) -> bool:
     ended = read_view(run).ended
     done = read_manifest(newest).occasion.epoch
     return ended is not None and ended.status == "finished" and done == ended.epoch >= num_epochs
-
-
-def _refuse_lost(run: RunDirectory, *, damaged: bool) -> None:
-    """Refuse to begin again over a run that had checkpoints."""
-    if damaged or (run.journal.is_file() and has_saved(read(run.journal))):
-        raise CheckpointError(
-            f"{run.path} has no whole checkpoint left, though it had some: it cannot go on; start "
-            "another run with another --run-dir, or delete this one"
-        )
 
 
 def _say_changes(console: Console, was: EsperConfig, now: EsperConfig, given: set[str]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from leyline import BoundaryTiming, Event, Fault, RunEnded
+from leyline import BoundaryTiming, CheckpointError, Event, Fault, RunEnded
+from tolaria.disk.journal import read
+from tolaria.disk.run import RunDirectory
 
 
 def has_saved(history: Iterable[Event]) -> bool:
@@ -23,3 +25,19 @@ def has_saved(history: Iterable[Event]) -> bool:
             case RunEnded() if num_saves:
                 return True
     return num_saves > 1
+
+
+def refuse_lost(run: RunDirectory, *, damaged: bool) -> None:
+    """Refuse to begin again over a run that had checkpoints.
+
+    Args:
+        damaged: whether there are some, none of them whole.
+
+    Raises:
+        CheckpointError: it had.
+    """
+    if damaged or (run.journal.is_file() and has_saved(read(run.journal))):
+        raise CheckpointError(
+            f"{run.path} has no whole checkpoint left, though it had some: it cannot go on; start "
+            "another run in another run directory (--run-dir, run_dir=), or delete this one"
+        )

@@ -48,10 +48,12 @@ def load_model(session: Session, model: nn.Module) -> LoopState | None:
         The checkpoint; None if nothing was saved yet: the model is as it was.
 
     Raises:
-        CheckpointError: it does not fit the model, or is not one of a hand-written loop.
+        CheckpointError: it does not fit the model, is not one of a hand-written loop, or there
+            were some and none is whole.
     """
     path = session.newest_checkpoint()
     if path is None:
+        session.refuse_lost()
         return None
     state = load(path)
     if "optimizer_states" not in state or "esper" not in state:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -130,6 +131,21 @@ def test_a_run_that_saved_nothing_starts_over(tmp_path: Path) -> None:
         attach(model, adam(model), tmp_path / "run")
     with pytest.raises(ConfigError, match="resume=True goes on in run_dir"):
         attach(model, adam(model), None, resume=True)  # type: ignore[arg-type] # the point
+
+
+@pytest.mark.parametrize("loss", ["deleted", "truncated"])
+def test_a_run_whose_checkpoints_are_lost_is_not_begun_again(tmp_path: Path, loss: str) -> None:
+    """It is refused, and its journal, which tells of what was done, is as it was."""
+    fresh(tmp_path / "run", 3)
+    for state in sorted((tmp_path / "run" / "checkpoints").rglob("state.safetensors")):
+        if loss == "deleted":
+            shutil.rmtree(state.parent)
+        else:
+            state.write_bytes(state.read_bytes()[:100])
+    journal = (tmp_path / "run" / "journal.bin").read_bytes()
+    with pytest.raises(CheckpointError, match="no whole checkpoint left"):
+        fresh(tmp_path / "run")
+    assert (tmp_path / "run" / "journal.bin").read_bytes() == journal
 
 
 def test_a_damaged_checkpoint_is_passed_over_by_name(
