@@ -29,7 +29,7 @@ from tolaria.config import EsperConfig
 from tolaria.growth.policies import build_policy
 from tolaria.rates.controller import UnifiedLRController
 from tolaria.rollback.arena import Arena
-from tolaria.rollback.state import Parts, RunState
+from tolaria.rollback.state import Moment, Parts, RunState
 
 TITLE = "Rollback: model and AdamW moments in memory, beside their limit and their peers"
 _WIDTH: Final = 768
@@ -66,10 +66,10 @@ def _run_of(size_mb: int) -> Parts:
 def _snapshots(parts: Parts) -> Any:
     """Takes one state after the other in the same two buffers; returns how to take and restore."""
     arena = Arena()
-    held = [RunState(arena, parts, epoch=0, step=0)]
+    held = [RunState(arena, parts, Moment(0, 0, None))]
 
     def take() -> None:
-        held.append(RunState(arena, parts, epoch=0, step=0))
+        held.append(RunState(arena, parts, Moment(0, 0, None)))
         held.pop(0).release()
 
     def restore() -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from kasmina.slots.slot import attached_seeds
 from leyline import RunStarted
 from tolaria.plain_loop import handover
-from tolaria.rollback.recovery import GRAFTED
 
 if TYPE_CHECKING:
     from tolaria.orchestrator import Orchestrator
@@ -40,10 +39,4 @@ def begin(esper: Orchestrator, *, resumed: bool) -> None:
             resumed=resumed,
         )
     )
-    esper.recovery.take(esper.epoch, esper.step)
-    if resumed and (open_grafts := esper.executor.table.in_stage(*GRAFTED)):
-        _LOG.info(
-            "the state from before the graft of %s was in memory only: a fault before it has "
-            "settled goes back to here",
-            ", ".join(open_grafts),
-        )
+    esper.recovery.take_first(esper.epoch, esper.step)

@@ -106,6 +106,10 @@ class Session:
             _LOG.warning("checkpoint passed over: %s: %s", name, "; ".join(problems))
         return newest
 
+    def checkpoint_at(self, step: int) -> Path | None:
+        """The last whole checkpoint of a step, active or archived."""
+        return self._store.valid_at(step)
+
     def refuse_lost(self) -> None:
         """Refuse to begin again where checkpoints were and none is whole.
 

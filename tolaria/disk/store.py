@@ -104,6 +104,11 @@ class CheckpointStore:
             if not vanished:  # else the run that writes here has gone on, and there is a newer one
                 return newest
 
+    def valid_at(self, step: int) -> Path | None:
+        """The last checkpoint of a step that is without a fault."""
+        of_step = [path for path in self.paths() if order(path)[0] == step]
+        return next((path for path in reversed(of_step) if not verify(path)), None)
+
     def manifest(self, path: Path) -> Manifest:
         """A checkpoint's manifest, from memory if it has not changed.
 

@@ -40,6 +40,7 @@ from tolaria.orchestrator import Orchestrator
 from tolaria.plain_loop.handover import is_frozen
 from tolaria.recorder import Listener
 from tolaria.resume import growth_state
+from tolaria.rollback.regained import regain
 from tolaria.rollback.state import Rewindable
 from tolaria.session import Session
 
@@ -175,7 +176,8 @@ class EsperCallback(pl.Callback):
             loader = trainer.train_dataloader
             parts = self.orchestrator.recovery.parts
             parts.loader = loader if isinstance(loader, Rewindable) else None
-            self.orchestrator.recovery.take(self.orchestrator.epoch, self.orchestrator.step)
+            self.orchestrator.recovery.take_first(self.orchestrator.epoch, self.orchestrator.step)
+            regain(self.orchestrator)
             self._steps = StepBoundaries(trainer, self.orchestrator)
             self._steps.plan(self.orchestrator.epoch)
 

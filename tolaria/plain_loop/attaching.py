@@ -12,6 +12,7 @@ from kasmina import FunctionTask, LossFunction
 from tolaria.growth import rollout
 from tolaria.growth.batch_source import GivenBatches
 from tolaria.plain_loop import handover, resuming
+from tolaria.rollback.regained import regain
 from tolaria.session import Session
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def attached(
         if goes_on:
             resuming.restore(esper, saved)
         esper.start(resumed=saved is not None)
+        regain(esper)
     except BaseException:
         session.abandon()
         raise

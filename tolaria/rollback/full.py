@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kasmina.slots.held_seeds import all_or_nothing
@@ -32,6 +33,18 @@ def from_disk(parts: Parts, session: Session) -> tuple[int, int]:
     path = session.newest_checkpoint()
     if path is None:
         raise RollbackError(f"{session.run.path} holds no valid checkpoint")
+    return put_back(parts, path)
+
+
+def put_back(parts: Parts, path: Path) -> tuple[int, int]:
+    """Put one checkpoint of the run back, in place.
+
+    Returns:
+        The epoch and the step that it is of.
+
+    Raises:
+        CheckpointError: it is damaged or does not fit; the model may then hold parts of it.
+    """
     state = load(path)
     growth = next(growth_states(state), None)
     if growth is None:

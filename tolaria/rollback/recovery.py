@@ -15,7 +15,7 @@ from kasmina import is_finite
 from kasmina.guard import attempt, describe
 from leyline import LIFECYCLE, EsperError, NonFiniteError, SeedReport, Stage
 from tolaria.rollback.arena import Arena
-from tolaria.rollback.state import Parts, RunState
+from tolaria.rollback.state import Moment, Parts, RunState
 
 _LOG = logging.getLogger("esper")
 MAX_UNEXPLAINED: Final = 3
@@ -70,6 +70,8 @@ class Recovery:
         """The last good state; None before there was one."""
         self.before_graft: RunState | None = None
         """The state to which a fault goes back while a graft has not settled."""
+        self.saved_moment: Moment | None = None
+        """When that state was taken, in a resumed run that has not got it back."""
         self.num_unexplained = 0
         """Rollbacks without a seed to blame, since the last epoch that had none."""
         self.has_unsettled = False
@@ -118,7 +120,7 @@ class Recovery:
         is_open = bool(table.in_stage(*GRAFTED))
         self.has_unsettled = is_open or bool(table.in_stage(Stage.FINE_TUNING))
         try:
-            taken = RunState(self._arena, self.parts, epoch=epoch, step=step)
+            taken = RunState(self._arena, self.parts, self._moment(epoch, step))
         except (MemoryError, torch.OutOfMemoryError) as error:
             _LOG.warning("no memory to keep the state of step %d; an earlier one stays", step)
             _LOG.debug("it was: %s", error)
@@ -131,6 +133,21 @@ class Recovery:
         self._drop(held)
         self._stale_rates = set(range(len(self.parts.optimizers)))
         return True
+
+    def _moment(self, epoch: int, step: int) -> Moment:
+        loader = self.parts.loader
+        return Moment(epoch, step, None if loader is None else loader.next_batch)
+
+    def take_first(self, epoch: int, step: int) -> None:
+        """Remember the state that a run starts from, or goes on from after a resume."""
+        last, self.before_graft = self.before_graft, None
+        self._drop(last)
+        self.take(epoch, step)
+
+    def hold_before_graft(self, moment: Moment) -> None:
+        """Remember the state as it is now as that from before the open graft."""
+        last, self.before_graft = self.before_graft, RunState(self._arena, self.parts, moment)
+        self._drop(last)
 
     def _drop(self, state: RunState | None) -> None:
         """Give a state's memory back, unless it is kept for another reason too."""
@@ -149,8 +166,11 @@ class Recovery:
             self.newest.renew_rates(number)
 
     def state_dict(self) -> dict[str, Any]:
-        """What decides whether the run stops at the next rollback; states stay in memory."""
+        """What decides whether the run stops at the next rollback, and where it would go back to;
+        the states themselves stay in memory."""
+        held = self.before_graft
         return {
+            "before_graft": None if held is None else list(held.moment),
             "num_unexplained": self.num_unexplained,
             "num_bad_steps": self._num_bad_steps,
             "undisturbed": self._undisturbed,
@@ -158,6 +178,8 @@ class Recovery:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; from an older one that says nothing, as at the beginning."""
+        moment = state.get("before_graft")
+        self.saved_moment = None if moment is None else Moment(*moment)
         self.num_unexplained = state.get("num_unexplained", 0)
         self._num_bad_steps = state.get("num_bad_steps", 0)
         self._undisturbed = state.get("undisturbed", True)

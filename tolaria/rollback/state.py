@@ -13,7 +13,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -72,18 +72,27 @@ class Parts:
         return [] if self.scaler is None else [self.scaler]
 
 
+class Moment(NamedTuple):
+    """When a state was taken."""
+
+    epoch: int
+    step: int
+    next_batch: int | None
+    """The number of the training batch that came next, if the loader is ours."""
+
+
 class RunState:
     """One moment of a run. Take it between two steps: no gradients are kept.
 
     Args:
         arena: whose memory the tensors are copied into; `release` gives it back.
-        epoch, step: how many had passed.
+        moment: how many epochs and steps had passed, and which batch came next.
     """
 
-    def __init__(self, arena: Arena, parts: Parts, *, epoch: int, step: int):
-        self.epoch = epoch
-        self.step = step
-        self._next_batch = None if parts.loader is None else parts.loader.next_batch
+    def __init__(self, arena: Arena, parts: Parts, moment: Moment):
+        self.moment = moment
+        self.epoch = moment.epoch
+        self.step = moment.step
         self._plain = _Plain(parts)
         weights = weights_of(parts.model, parts.optimizers)
         tensors, self._kept = state_of(weights, parts.optimizers)
@@ -128,8 +137,8 @@ class RunState:
 
         Apart from `restore`, because with nothing else changed the same batches break a run again.
         """
-        if parts.loader is not None and self._next_batch is not None:
-            parts.loader.go_back(self._next_batch)
+        if parts.loader is not None and self.moment.next_batch is not None:
+            parts.loader.go_back(self.moment.next_batch)
 
     def _refuse_other(self, weights: Mapping[str, Tensor], *, without_seeds: bool) -> None:
         flaw = mismatch(self._side, weights, without_seeds)

@@ -225,3 +225,32 @@ def test_a_checkpoint_from_within_an_epoch_can_be_gone_on_from(tmp_path: Path) -
         assert "from within an epoch" in fault.what
         assert all(bool(torch.isfinite(value).all()) for value in weights(model).values())
         assert stages(callback) == {SEED: "FOSSILIZED"}
+
+
+class BreaksInFourthEpoch(MLP):
+    """Its loss is NaN once, while the graft of the first planted seed has still to settle."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        is_bad = self.trainer.current_epoch == 3 and batch_idx == 1
+        return loss * float("nan") if is_bad else loss
+
+
+def test_a_fault_after_resuming_goes_back_to_before_an_open_graft(tmp_path: Path) -> None:
+    """The run that was stopped while the graft was open ends as the one that never stopped, and
+    lost as many steps."""
+    build = partial(BreaksInFourthEpoch, "adamw", by_step)
+    options = {"schedule": PLANT, "checkpoint": True}
+    callback = esper(tmp_path / "whole", **options)
+    events = listen(callback)
+    whole = fit(build, [callback], max_epochs=6)
+    fit(build, [esper(tmp_path / "run", **options)], max_epochs=3)
+    path = sorted((tmp_path / "run" / "checkpoints" / "active").iterdir())[-1]
+    again = esper(tmp_path / "run", **options)
+    later = listen(again)
+    resumed = fit(build, [again], max_epochs=6, ckpt_path=path, rng_seed=7)
+    told, told_later = ([e for e in of if isinstance(e, Fault)] for of in (events, later))
+    assert [(f.where, f.action) for f in told] == [(f.where, f.action) for f in told_later]
+    assert "1 epoch, " in told[0].action
+    assert f"taken out: {SEED}" in told[0].action
+    assert_same_run(whole, resumed)

@@ -36,7 +36,7 @@ from tests.tolaria.plain_loops import one_thread as one_thread
 from tests.tolaria.rollback.loops import NUM_STEPS, Loop, NewLoop, parts_of
 from tests.tolaria.rollback.loops import new_loop as new_loop
 from tolaria.rollback.arena import Arena
-from tolaria.rollback.state import Parts, RunState
+from tolaria.rollback.state import Moment, Parts, RunState
 
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
@@ -51,7 +51,7 @@ GROWN = {"schedule": SCHEDULE, "ramp_epochs": 3, "seed_warmup_steps": 40}
 
 
 def take(parts: Parts) -> RunState:
-    return RunState(Arena(), parts, epoch=1, step=4)
+    return RunState(Arena(), parts, Moment(1, 4, None))
 
 
 def loop_of(kind: str, new_loop: NewLoop) -> Loop:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tests.tolaria.rollback.loops import parts_of
 from tolaria.rollback.arena import Arena
-from tolaria.rollback.state import RunState
+from tolaria.rollback.state import Moment, RunState
 
 NUM_FEATURES = 8
 NUM_STEPS = 8
@@ -149,7 +149,7 @@ def test_the_next_steps_are_those_that_followed_the_first_time(kind: str) -> Non
     parts = parts_of(model, [optimizer])
     for number in range(3):
         step(model, optimizer, number)
-    state = RunState(Arena(), parts, epoch=1, step=3)
+    state = RunState(Arena(), parts, Moment(1, 3, None))
     losses = [step(model, optimizer, 3 + number) for number in range(NUM_STEPS)]
     assert len(set(losses)) > 1
     for _ in range(2):
@@ -165,7 +165,7 @@ def test_a_cache_that_was_made_anew_in_another_shape_is_left_alone() -> None:
     model.register_buffer("positions", torch.arange(4.0), persistent=False)
     optimizer = torch.optim.Adam(model.parameters())
     parts = parts_of(model, [optimizer])
-    state, weight = RunState(Arena(), parts, epoch=1, step=1), model.weight.detach().clone()
+    state, weight = RunState(Arena(), parts, Moment(1, 1, None)), model.weight.detach().clone()
     step(model, optimizer, 0)
     model.register_buffer("positions", torch.arange(9.0), persistent=False)
     state.restore(parts)
@@ -180,7 +180,7 @@ def test_what_the_user_has_frozen_since_stays_frozen_and_has_its_value_of_then()
     optimizer = torch.optim.Adam(model.parameters())
     parts = parts_of(model, [optimizer])
     step(model, optimizer, 0)
-    state, then = RunState(Arena(), parts, epoch=1, step=1), model[0].weight.detach().clone()
+    state, then = RunState(Arena(), parts, Moment(1, 1, None)), model[0].weight.detach().clone()
     model[1].requires_grad_(True)
     step(model, optimizer, 1)
     model[0].requires_grad_(False)
