@@ -170,6 +170,12 @@ def test_size(module: str) -> None:
             assert num_lines <= 60, f"{node.name} has {num_lines} lines"
 
 
+def test_no_file_of_tests_is_a_drawer() -> None:
+    """No file of tests is longer than 400 lines."""
+    sizes = {path: len(path.read_text().splitlines()) for path in (ROOT / "tests").rglob("*.py")}
+    assert {path.name: size for path, size in sizes.items() if size > 400} == {}
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_ascii(module: str) -> None:
     """Code is ASCII."""

@@ -1,4 +1,4 @@
-"""One thread, because the number of threads changes bits, and a fixed start for every test."""
+"""One thread, because the number of threads changes bits; a fixed start; and a fresh grower."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+
+from tests.kasmina.grower import Grower
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +21,8 @@ def one_thread() -> Iterator[None]:
     random.seed(0)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def grower() -> Grower:
+    return Grower()

@@ -78,11 +78,18 @@ class _Probe(pl.Callback):
         self.forecast: Forecast | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse what a run would."""
         refuse_unsupported(trainer)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        """Look for sites, ask the policy, and end the fit before its first step.
+
+        Raises:
+            _SeenError: always; the forecast is there.
+            ConfigError, SiteError: as a run would.
+        """
         config = self._config
         if config.grows:
             refuse_unfit(trainer.optimizers)

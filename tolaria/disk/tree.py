@@ -79,6 +79,11 @@ class _Packer:
         self._names: dict[Hashable, str] = {}
 
     def node(self, value: Tree, path: str, depth: int) -> Json:
+        """One value as JSON, its tensors put aside under their paths.
+
+        Raises:
+            CheckpointError: it is nested too deep, or of a kind that is not kept.
+        """
         if depth > _DEPTH:
             raise CheckpointError(f"{path:.200}... is nested deeper than {_DEPTH} levels, or loops")
         kind = type(value)

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import math
 
-import pytest
-
 import kasmina
 from kasmina.slots.held_seeds import HeldSeeds
 from kasmina.structure import match_structure
 from leyline import Stage
 from tests.kasmina.grower import SEED, Grower, advance, cull, germinate
-
-
-@pytest.fixture
-def grower() -> Grower:
-    return Grower()
 
 
 def test_moments_go_with_the_seed_they_belong_to(grower: Grower) -> None:

@@ -15,11 +15,6 @@ from leyline import BlueprintError, CheckpointError, LifecycleMetrics, SeedRepor
 from tests.kasmina.grower import SEED, Grower, X, advance, cull, germinate
 
 
-@pytest.fixture
-def grower() -> Grower:
-    return Grower()
-
-
 def newest(grower: Grower, seed: str = SEED) -> Any:
     return unpack_record(grower.executor.lifecycle.sink.records(seed)[0])
 

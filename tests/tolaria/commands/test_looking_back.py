@@ -181,4 +181,5 @@ def test_looking_back_imports_no_torch() -> None:
         "import sys\nimport tolaria.commands.inspection, tolaria.commands.watch\n"
         "sys.exit(sorted({'torch', 'numpy', 'lightning'} & set(sys.modules)) or 0)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -387,16 +387,3 @@ def test_a_resumed_run_goes_back_to_where_the_undisturbed_one_did(
         assert second.esper.epoch == 2
         second.num_done = 8
         assert break_and_end(second) == end
-
-
-def test_a_loss_that_stops_the_run_is_a_fault_on_record(tmp_path: Path) -> None:
-    """The report of a run that failed says why."""
-    model = make_host()
-    esper = attach(model, adam(model), tmp_path / "run")
-    for _ in range(MAX_UNEXPLAINED - 1):
-        esper.after_step(math.nan)
-    with pytest.raises(NonFiniteError), esper:
-        esper.after_step(math.nan)
-    report = esper.report()
-    assert report["status"] == "failed"
-    assert [fault["action"] for fault in report["faults"]][-1] == "the run stops"
