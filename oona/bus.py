@@ -14,14 +14,15 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import leyline
-from oona import outbox_file, run_file
-from oona import url as bus_url
-from oona.embedded import EmbeddedServer, remove_leftover
-from oona.memory import MemoryTransport
-from oona.outbox import DEFAULT_RING_SIZE_BYTES, Outbox
-from oona.publisher import DELIVERING, Publisher
+from oona import run_file
+from oona.outbox import file as outbox_file
+from oona.outbox.outbox import DEFAULT_RING_SIZE_BYTES, Outbox
+from oona.publishing.publisher import DELIVERING, Publisher
+from oona.servers import url as bus_url
+from oona.servers.embedded import EmbeddedServer, remove_leftover
 from oona.statistics import BusStatistics
-from oona.transport import NoServer, ServerError, Transport
+from oona.streams.memory import MemoryTransport
+from oona.streams.transport import NoServer, ServerError, Transport
 
 _LOG_NAME: Final = "valkey.log"
 _STOP_TIMEOUT_S: Final = 1.5
@@ -233,7 +234,7 @@ def _reach(url: str, run_id: str, run_dir: Path) -> tuple[EmbeddedServer | None,
     if url == "memory":
         return None, MemoryTransport(), url
     # Late: importing redis takes 0.1 s, which `esper --help` must not pay.
-    from oona.redis_streams import RedisTransport
+    from oona.streams.redis_streams import RedisTransport
 
     if url != "embedded":
         return None, RedisTransport(url, run_id), url
@@ -249,7 +250,7 @@ def _reach(url: str, run_id: str, run_dir: Path) -> tuple[EmbeddedServer | None,
 
 def _end(server: EmbeddedServer) -> None:
     """Stop our server, after its readers have had what they follow."""
-    from oona.redis_streams import wait_for_readers  # late, as above
+    from oona.streams.redis_streams import wait_for_readers  # late, as above
 
     with contextlib.suppress(ServerError):  # it is gone already
         wait_for_readers(server.url, _READERS_TIMEOUT_S)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from oona.embedded import EmbeddedServer
+from oona.servers.embedded import EmbeddedServer
 
 
 @pytest.fixture

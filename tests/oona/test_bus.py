@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 import leyline
 import oona
-from oona import outbox_file
-from oona.embedded import EmbeddedServer
+from oona.outbox import file as outbox_file
+from oona.servers.embedded import EmbeddedServer
 
 STEP = leyline.StepMetrics(step=1, loss=0.5)
 EPOCH = leyline.EpochMetrics(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import oona
-from oona import outbox_file
+from oona.outbox import file as outbox_file
 from tests.oona.test_bus import EPOCH, NOWHERE, STEP, assert_exact, fault
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from leyline import BreakerChange
 from oona import count_delivered
-from oona.embedded import EmbeddedServer
+from oona.servers.embedded import EmbeddedServer
 from tests.tolaria.plain_loops import adam, attach, faults, listen, make_host, run
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria import Orchestrator

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import oona.embedded
+import oona.servers.embedded
 from tests.tolaria.commands.test_cli import NAN_DATA, esper
 
 CONFIG = """
@@ -62,7 +62,7 @@ def test_it_says_what_would_happen_and_leaves_no_trace(
     def refuse(*arguments: object) -> None:
         raise AssertionError("a server was started")
 
-    monkeypatch.setattr(oona.embedded.EmbeddedServer, "__init__", refuse)
+    monkeypatch.setattr(oona.servers.embedded.EmbeddedServer, "__init__", refuse)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert dry_run(monkeypatch) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

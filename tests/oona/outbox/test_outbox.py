@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import leyline
 import oona
 from leyline import Priority
-from oona import outbox_file
-from oona.outbox import Outbox
+from oona.outbox import file as outbox_file
+from oona.outbox.outbox import Outbox
 
 TYPES = {
     Priority.METRIC: "StepMetrics",
@@ -74,7 +74,7 @@ def test_space_is_really_allocated(tmp_path: Path) -> None:
 
 NO_ROOM = """
 import pathlib, resource, sys
-from oona.outbox import Outbox
+from oona.outbox.outbox import Outbox
 from leyline import Priority
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 outbox = Outbox(pathlib.Path(sys.argv[1]), ring_size_bytes=100_000)

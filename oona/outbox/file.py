@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from leyline import Priority
-from oona.ring import ALIGNMENT, STATE_SIZE_BYTES, Ring, load_state
+from oona.outbox.ring import ALIGNMENT, STATE_SIZE_BYTES, Ring, load_state
 
 FILE_NAME: Final = "outbox.bin"
 _SEQUENCE_AT: Final = 64

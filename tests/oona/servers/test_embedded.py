@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from oona.embedded import EmbeddedServer
-from oona.transport import ServerError
+from oona.servers.embedded import EmbeddedServer
+from oona.streams.transport import ServerError
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl and /proc")
 
@@ -48,10 +48,10 @@ def test_it_is_our_child_under_its_own_name(
 
 PARENT = """
 import pathlib, sys
-import oona.embedded
+import oona.servers.embedded
 if sys.argv[3] == "no signal":
-    oona.embedded._KERNEL_TELLS = False
-server = oona.embedded.EmbeddedServer(pathlib.Path(sys.argv[1]))
+    oona.servers.embedded._KERNEL_TELLS = False
+server = oona.servers.embedded.EmbeddedServer(pathlib.Path(sys.argv[1]))
 watcher = server._watcher.pid if server._watcher else server.pid
 print(server.pid, watcher, server.socket_path, flush=True)
 if sys.argv[2] == "wait":
@@ -91,7 +91,7 @@ def test_it_dies_with_its_parent(
 
 def test_stopping_it_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a second process watches the parent, it has ended when `stop` returns."""
-    monkeypatch.setattr("oona.embedded._KERNEL_TELLS", False)
+    monkeypatch.setattr("oona.servers.embedded._KERNEL_TELLS", False)
     server = EmbeddedServer(tmp_path / "server.log")
     watcher = server._watcher
     assert watcher is not None

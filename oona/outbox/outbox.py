@@ -10,8 +10,8 @@ import msgspec
 
 import leyline
 from leyline import Priority
-from oona import outbox_file
-from oona.ring import ALIGNMENT, Batch, Ring, State
+from oona.outbox import file as outbox_file
+from oona.outbox.ring import ALIGNMENT, Batch, Ring, State
 
 DEFAULT_RING_SIZE_BYTES: Final = 4 * 1024 * 1024
 MIN_RING_SIZE_BYTES: Final = 256

@@ -7,12 +7,12 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Self
 
 import leyline
-from oona import entry
-from oona.sequences import SequenceSet
-from oona.transport import ServerError
+from oona.reading.sequences import SequenceSet
+from oona.streams import entry
+from oona.streams.transport import ServerError
 
 if TYPE_CHECKING:
-    from oona.redis_streams import RedisReader, StoredEntry
+    from oona.streams.redis_streams import RedisReader, StoredEntry
 
 _WAIT_S: Final = 0.2
 """Longest wait for the server's news at a time: well below what counts as a dead server."""

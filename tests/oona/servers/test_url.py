@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import leyline
-from oona import url as bus_url
+from oona.servers import url as bus_url
 
 GOOD = [
     "embedded",

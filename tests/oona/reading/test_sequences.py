@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oona.sequences import SequenceSet
+from oona.reading.sequences import SequenceSet
 
 
 @given(st.lists(st.integers(1, 30)))

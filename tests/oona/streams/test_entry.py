@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import leyline
-from oona import entry
+from oona.streams import entry
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20))

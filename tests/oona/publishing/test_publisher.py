@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from leyline import Priority
-from oona import outbox_file
-from oona.entry import ENTRY_RECORDS, Entry, unpack
-from oona.memory import MemoryTransport
-from oona.outbox import Outbox
-from oona.publisher import Publisher
-from oona.transport import ServerError
+from oona.outbox import file as outbox_file
+from oona.outbox.outbox import Outbox
+from oona.publishing.publisher import Publisher
+from oona.streams.entry import ENTRY_RECORDS, Entry, unpack
+from oona.streams.memory import MemoryTransport
+from oona.streams.transport import ServerError
 
 
 class FaultyTransport(MemoryTransport):

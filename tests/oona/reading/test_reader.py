@@ -11,8 +11,8 @@ import redis
 
 import leyline
 import oona
-from oona import entry
-from oona.embedded import EmbeddedServer
+from oona.servers.embedded import EmbeddedServer
+from oona.streams import entry
 
 STEP = leyline.StepMetrics(step=1, loss=0.5)
 ENDED = leyline.RunEnded(run_id="run", epoch=1, status="finished", parameters=1, metrics={})

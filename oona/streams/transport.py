@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import leyline
-from oona.entry import Entry
+from oona.streams.entry import Entry
 
 
 class ServerError(leyline.BusError):

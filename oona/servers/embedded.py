@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from oona.transport import ServerError
+from oona.streams.transport import ServerError
 
 _SCHEME: Final = "unix://"
 _PREFIX: Final = "esper-oona-"

@@ -15,9 +15,9 @@ from redis.retry import Retry
 
 import leyline
 from leyline import Priority
-from oona import url as bus_url
-from oona.entry import KEY_PREFIX, Entry
-from oona.transport import ServerError
+from oona.servers import url as bus_url
+from oona.streams.entry import KEY_PREFIX, Entry
+from oona.streams.transport import ServerError
 
 _CONNECT_TIMEOUT_S: Final = 0.5
 _REPLY_TIMEOUT_S: Final = 1.0

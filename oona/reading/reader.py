@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import leyline
-from oona import outbox_file, run_file
-from oona import url as bus_url
-from oona.envelopes import Envelopes
+from oona import run_file
+from oona.outbox import file as outbox_file
+from oona.reading.envelopes import Envelopes
+from oona.servers import url as bus_url
 
 if TYPE_CHECKING:
-    from oona.redis_streams import RedisReader
+    from oona.streams.redis_streams import RedisReader
 
 
 def read(
@@ -76,7 +77,7 @@ def count_delivered(url: str, run_id: str) -> int:
 
 def _connect(url: str) -> RedisReader:
     # Late: importing redis takes 0.1 s, which a trainer without a server must not pay.
-    from oona.redis_streams import RedisReader
+    from oona.streams.redis_streams import RedisReader
 
     return RedisReader(url)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import leyline
-from oona import outbox_file
+from oona.outbox import file as outbox_file
 
 
 def damage(path: Path) -> list[str]:

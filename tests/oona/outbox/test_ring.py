@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oona import ring as ring_module
-from oona.ring import STATE_SIZE_BYTES, Ring
+from oona.outbox import ring as ring_module
+from oona.outbox.ring import STATE_SIZE_BYTES, Ring
 
 RING_SIZE_BYTES = 256
 HEADER_SIZE_BYTES = 16

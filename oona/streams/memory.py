@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from oona.entry import Entry
+from oona.streams.entry import Entry
 
 _NUM_ENTRIES: Final = 10_000
 

@@ -9,7 +9,7 @@ import redis
 
 import leyline
 import oona
-from oona.redis_streams import RedisTransport
+from oona.streams.redis_streams import RedisTransport
 
 
 def test_a_full_server_gives_up_old_metrics(tmp_path: Path, oona_url: str) -> None:

@@ -8,10 +8,10 @@ from typing import Final
 
 import leyline
 from leyline import Priority
-from oona import entry
-from oona.outbox import Outbox
-from oona.ring import Batch
-from oona.transport import ServerError, Transport
+from oona.outbox.outbox import Outbox
+from oona.outbox.ring import Batch
+from oona.streams import entry
+from oona.streams.transport import ServerError, Transport
 
 CONNECTING: Final = "connecting"
 DELIVERING: Final = "delivering"

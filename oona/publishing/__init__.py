@@ -1,0 +1,1 @@
+"""Publishing: from the outbox to a server, beside the run."""

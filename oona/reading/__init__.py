@@ -1,0 +1,1 @@
+"""Reading: events back from streams and outboxes, hostile until decoded."""

@@ -1,0 +1,1 @@
+"""Servers: which there may be, and the one that we start ourselves."""
