@@ -18,7 +18,7 @@ from bench.pairs import Action, Row, compare, show
 from bench.seeds import MANY, bulk_transition, fill
 from kasmina import Executor
 from kasmina.grafting.linear_ramps import LinearRamps
-from leyline import encode_into
+from leyline import encode_body
 from tolaria.boundary.gather import Gatherer
 from tolaria.data import load
 
@@ -51,7 +51,7 @@ class Bookkeeping:
         packet = self._gatherer.packet(
             {"val_loss": 0.5}, epoch=1, step=45, num_epochs=30, host_parameters=100
         )
-        self.packet_bytes = encode_into(packet, self._buffer)
+        self.packet_bytes = len(encode_body(packet, self._buffer)) + len(self._buffer)
         self._transitions()
         self.executor.lifecycle.take_metrics(1, 0)
 

@@ -7,7 +7,7 @@ from leyline import limits as limits
 from leyline.codec import AnyMessage as AnyMessage
 from leyline.codec import decode as decode
 from leyline.codec import encode as encode
-from leyline.codec import encode_into as encode_into
+from leyline.codec import encode_body as encode_body
 from leyline.errors import BlueprintError as BlueprintError
 from leyline.errors import BusError as BusError
 from leyline.errors import CheckpointError as CheckpointError
@@ -56,6 +56,8 @@ from leyline.messages.state import COLUMN_FORMATS as COLUMN_FORMATS
 from leyline.messages.state import StatePacket as StatePacket
 from leyline.messages.telemetry import BoundaryTiming as BoundaryTiming
 from leyline.messages.telemetry import BreakerChange as BreakerChange
+from leyline.messages.telemetry import BusReport as BusReport
+from leyline.messages.telemetry import DropsCounted as DropsCounted
 from leyline.messages.telemetry import EpochMetrics as EpochMetrics
 from leyline.messages.telemetry import Fault as Fault
 from leyline.messages.telemetry import LatencyAlert as LatencyAlert

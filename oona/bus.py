@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
+
+import msgspec
 
 import leyline
-from oona import run_file
-from oona.outbox import file as outbox_file
-from oona.outbox.outbox import DEFAULT_RING_SIZE_BYTES, Outbox
-from oona.publishing.publisher import DELIVERING, Publisher
+from oona.intake import Intake
+from oona.opening import PUBLISHERS, Parts, end_server, open_parts
+from oona.outbox.outbox import DEFAULT_RING_SIZE_BYTES
+from oona.publishing.status import DELIVERING
 from oona.servers import url as bus_url
-from oona.servers.embedded import EmbeddedServer, remove_leftover
 from oona.statistics import BusStatistics
-from oona.streams.memory import MemoryTransport
-from oona.streams.transport import NoServer, ServerError, Transport
 
-_LOG_NAME: Final = "valkey.log"
 _STOP_TIMEOUT_S: Final = 1.5
 """Longest that the publisher needs to stop: one send that times out."""
-_READERS_TIMEOUT_S: Final = 0.5
-"""How long an embedded server outlives the run for readers that have not let go of it."""
-
-
-class _Parts(NamedTuple):
-    """What an open bus is made of."""
-
-    outbox: Outbox
-    publisher: Publisher
-    server: EmbeddedServer | None
-    warnings: tuple[str, ...]
 
 
 class Bus:
     """The telemetry of one run, made by `Bus.open`; `oona.read` reads it."""
 
-    def __init__(
-        self,
-        run_id: str,
-        url: str,
-        parts: _Parts | None,
-        clocks: tuple[Callable[[], int], Callable[[], int]],
-    ):
+    def __init__(self, url: str, parts: Parts | None, intake: Intake | None):
         self.url = bus_url.without_password(url)
         """Where readers find the events, without the password."""
-        self._run_id = run_id
         self._parts = parts
-        self._monotonic_ns, self._wall_ns = clocks
-        self._buffer = bytearray()
-        self._is_offering = False
-        self._postponed: deque[leyline.Event] = deque()
+        self._intake = intake
         self._close_lock = threading.RLock()
         self._last = BusStatistics(state="off", url=bus_url.redact(url))
         reference = weakref.ref(self)
@@ -71,6 +46,8 @@ class Bus:
         url: str = "embedded",
         *,
         ring_size_bytes: int = DEFAULT_RING_SIZE_BYTES,
+        publisher: str = "thread",
+        bytes_per_s: int | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> Self:
@@ -86,12 +63,15 @@ class Bus:
             run_id: names the streams and, with the sequence, every event.
             url: "embedded", "memory", "off", or a redis://, rediss:// or unix:// URL.
             ring_size_bytes: space of each of the four lanes; an outbox keeps what it began with.
+            publisher: "thread", or "process" for one beside the trainer, which takes less of its
+                time when there are very many events.
+            bytes_per_s: most that is sent, on average over a second; None for no limit.
             monotonic_ns: the clock of Envelope.monotonic_ns.
             wall_ns: the clock of Envelope.wall_ns.
 
         Raises:
             BusError: the URL is malformed.
-            ConfigError: the run id or the ring size is out of range.
+            ConfigError: the run id, the ring size, the publisher or the limit is out of range.
         """
         bus_url.check_url(url)
         if not 0 < len(run_id) <= leyline.limits.NAME_LENGTH:
@@ -99,53 +79,66 @@ class Bus:
                 f"run id of {len(run_id)} characters refused: it may have 1 to "
                 f"{leyline.limits.NAME_LENGTH}"
             )
-        clocks = (monotonic_ns, wall_ns)
+        if publisher not in PUBLISHERS:
+            raise leyline.ConfigError(
+                f"publisher {publisher!r} refused: it may be {' or '.join(PUBLISHERS)}"
+            )
+        if bytes_per_s is not None and bytes_per_s < 1:
+            raise leyline.ConfigError(f"limit of {bytes_per_s} bytes per s refused: at least 1")
         if url == "off":
-            return cls(run_id, url, None, clocks)
-        run_dir = Path(run_dir)
-        outbox = Outbox(run_dir / outbox_file.FILE_NAME, ring_size_bytes)
-        server, transport, url = _reach(url, run_id, run_dir)
-        warnings = list(outbox.warnings)
-        try:
-            address = run_file.RunFile(bus_url.without_password(url), run_id)
-            run_file.write(run_dir, address)
-        except OSError as error:
-            warnings.append(f"readers cannot find the bus by its run directory: {error}")
-        parts = _Parts(outbox, Publisher(outbox, transport), server, tuple(warnings))
-        return cls(run_id, url, parts, clocks)
+            return cls(url, None, None)
+        parts = open_parts(
+            *(Path(run_dir), run_id, url),
+            ring_size_bytes=ring_size_bytes,
+            publisher=publisher,
+            bytes_per_s=bytes_per_s,
+        )
+        return cls(parts.url, parts, Intake(parts.outbox, run_id, monotonic_ns, wall_ns))
 
     def offer(self, event: leyline.Event) -> bool:
         """Queue an event; False if it was dropped, which is counted. Never blocks, never raises.
 
         An event that cannot be encoded, or whose lane is full of events that wait, is dropped.
+        Drops are told of by an event of their own, a second later at the earliest.
         """
-        parts = self._parts
-        if parts is None:
-            return False
-        with parts.outbox.lock:
-            if self._is_offering:  # by a signal handler that interrupted this very thread's offer
-                self._postponed.append(event)
-                return True
-            self._is_offering = True
-            try:
-                accepted = self._append(parts.outbox, event)
-            finally:
-                self._is_offering = False
-        self._offer_postponed()
-        return accepted
+        intake = self._intake
+        return intake is not None and intake.offer(event)
 
     def statistics(self) -> BusStatistics:
         """Count what has become of every event; after `close`, what was so then."""
-        self._offer_postponed()
+        parts, intake = self._parts, self._intake
+        if parts is None or intake is None:
+            return self._last
+        intake.offer_postponed()
+        return self._count(parts, intake)
+
+    def report(self, epoch: int) -> leyline.BusReport | None:
+        """The counts and latencies at the end of an epoch, as an event; None if the bus is off.
+
+        Costs tens of microseconds, however many events wait.
+        """
         parts = self._parts
-        return self._last if parts is None else self._count(parts, parts.publisher.state)
+        if parts is None:
+            return None
+        tally, operations = parts.outbox.tally(), parts.publisher.status().operations
+        return leyline.BusReport(
+            epoch=epoch,
+            offered=tally.offered,
+            delivered=tally.delivered,
+            dropped=tally.dropped,
+            queued=tally.queued,
+            dropped_by_type=tally.dropped_by_type,
+            latency_ms={
+                name: (known.p50_ms, known.p95_ms, known.p99_ms)
+                for name, known in operations.items()
+                if known.count
+            },
+        )
 
     def health(self) -> tuple[str, str]:
         """The publisher's breaker, "open" or "closed", and its state in words; costs nothing."""
         parts = self._parts
-        if parts is None:
-            return self._last.breaker, self._last.state
-        return parts.publisher.breaker, parts.publisher.state
+        return (self._last.breaker, self._last.state) if parts is None else parts.publisher.health()
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the server has acknowledged everything; False if it has not in time."""
@@ -161,18 +154,18 @@ class Bus:
         changes nothing.
         """
         with self._close_lock:
-            parts = self._parts
-            if parts is None:
+            parts, intake = self._parts, self._intake
+            if parts is None or intake is None:
                 return self._last
-            self._offer_postponed()
+            intake.close()
             parts.publisher.flush(timeout_s, retries=False)
             parts.publisher.stop(_STOP_TIMEOUT_S)
-            with parts.outbox.lock:
-                self._parts = None
+            self._parts = None
             if parts.server is not None:
-                _end(parts.server)
-            state = parts.publisher.state
-            self._last = self._count(parts, "closed" if state == DELIVERING else state)
+                end_server(parts.server)
+            self._last = self._count(parts, intake)
+            if self._last.state == DELIVERING:
+                self._last = msgspec.structs.replace(self._last, state="closed")
             return self._last
 
     def __enter__(self) -> Self:
@@ -186,78 +179,24 @@ class Bus:
     ) -> None:
         self.close()
 
-    def _append(self, outbox: Outbox, event: leyline.Event) -> bool:
-        if self._parts is None:
-            return False  # closed meanwhile
-        type_name = type(event).__name__
-        lane = leyline.PRIORITIES.get(type(event))
-        if lane is None:
-            outbox.drop(type_name)
-            return False
-        envelope = leyline.Envelope(
-            run_id=self._run_id,
-            sequence=outbox.next_sequence(),
-            priority=lane,
-            monotonic_ns=self._monotonic_ns(),
-            wall_ns=self._wall_ns(),
-            event=event,
-        )
-        try:
-            leyline.encode_into(envelope, self._buffer)
-        except (leyline.ContractError, BufferError, MemoryError):
-            outbox.drop(type_name)
-            return False
-        return outbox.append(lane, type_name, self._buffer)
-
-    def _offer_postponed(self) -> None:
-        while self._postponed:
-            self.offer(self._postponed.popleft())
-
-    def _count(self, parts: _Parts, state: str) -> BusStatistics:
-        ledger = parts.outbox.count()
+    def _count(self, parts: Parts, intake: Intake) -> BusStatistics:
+        ledger, status = parts.outbox.count(), parts.publisher.status()
         return BusStatistics(
             offered=ledger.offered,
             delivered=ledger.delivered,
             dropped=ledger.dropped,
             queued=ledger.queued,
             dropped_by_type=ledger.dropped_by_type,
-            state=state,
+            state=status.state,
             url=self._last.url,
-            breaker=parts.publisher.breaker,
-            num_faults=parts.publisher.num_faults,
-            warnings=parts.warnings,
+            breaker=status.breaker,
+            num_faults=status.num_faults,
+            operations=status.operations,
+            warnings=(*parts.warnings, *intake.refusals.values()),
         )
-
-
-def _reach(url: str, run_id: str, run_dir: Path) -> tuple[EmbeddedServer | None, Transport, str]:
-    """Start or choose the server: itself if it is ours, the way to it, and its URL."""
-    if url == "memory":
-        return None, MemoryTransport(), url
-    # Late: importing redis takes 0.1 s, which `esper --help` must not pay.
-    from oona.streams.redis_streams import RedisTransport
-
-    if url != "embedded":
-        return None, RedisTransport(url, run_id), url
-    earlier = run_file.read(run_dir)
-    if earlier is not None:
-        remove_leftover(earlier.url)
-    try:
-        server = EmbeddedServer(run_dir / _LOG_NAME)
-    except ServerError as error:
-        return None, NoServer(str(error)), url
-    return server, RedisTransport(server.url, run_id), server.url
-
-
-def _end(server: EmbeddedServer) -> None:
-    """Stop our server, after its readers have had what they follow."""
-    from oona.streams.redis_streams import wait_for_readers  # late, as above
-
-    with contextlib.suppress(ServerError):  # it is gone already
-        wait_for_readers(server.url, _READERS_TIMEOUT_S)
-    server.stop()
 
 
 def _leave(bus: Bus | None) -> None:
     """In a forked child: the parent alone writes to the outbox."""
     if bus is not None:
-        bus._parts = None
+        bus._parts = bus._intake = None

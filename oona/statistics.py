@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from oona.metrics.operations import OperationSummary
+
 
 class BusStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The ledger of a run directory, over all processes that wrote to it, and how the bus is.
@@ -28,4 +30,7 @@ class BusStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """"open" while the server is away or refuses, after three failures in a row; else "closed"."""
     num_faults: int = 0
     """Unforeseen exceptions that the publisher survived."""
+    operations: dict[str, OperationSummary] = {}
+    """What the publisher did, by name: "connect" and "send"."""
     warnings: tuple[str, ...] = ()
+    """What is wrong with the outbox, and why events of a type were refused at the door."""

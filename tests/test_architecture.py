@@ -52,9 +52,12 @@ def test_the_walk_sees_the_packages() -> None:
     """The rules below look at every package, and find what is known to be there."""
     assert {module.partition("/")[0] for module in MODULES} == set(PACKAGES)
     assert calls("Stage") >= {"kasmina/lifecycle/seed_table.py", "tamiyo/state.py"}
-    assert ("oona/streams/redis_streams.py", "redis") in {
-        (m, name.partition(".")[0]) for m, name in imported()
-    }
+
+
+def test_one_module_knows_redis() -> None:
+    """Everything else of the bus speaks to servers through it."""
+    importers = {m for m, name in imported() if name.partition(".")[0] == "redis"}
+    assert importers == {"oona/streams/client.py"}
 
 
 def test_one_module_loads_torch_files() -> None:
@@ -195,6 +198,28 @@ def test_imports_point_down() -> None:
         here, there = module.partition("/")[0], name.partition(".")[0]
         if there in PACKAGES and there != here:
             assert there in known[here], f"{module} imports {name}"
+
+
+def test_the_bus_is_one_way() -> None:
+    """What trains imports of the bus what writes to it, and what writes imports nothing that reads.
+
+    So nothing that was read from a server can reach the training path.
+    """
+    writing = {"Bus", "BusStatistics", "check_url", "collecting.Child", "collecting.start_child"}
+    readers = ("tolaria/commands/", "tolaria/show/", "tolaria/disk/audit.py")
+    used = {
+        name.removeprefix("oona.")
+        for module, name in imported()
+        if module.startswith("tolaria/") and not module.startswith(readers)
+        if name.partition(".")[0] == "oona"
+    }
+    assert used >= {"Bus", "check_url"}
+    assert {name for name in used - writing if not name.startswith("metrics.")} == set()
+    writers = ("oona/bus.py", "oona/intake.py", "oona/opening.py", "oona/outbox/", "oona/publishing/")
+    reading = ("oona.reading", "oona.audit", "oona.collecting", "oona.streams.reader")
+    found = {name for module, name in imported() if module.startswith(writers)}
+    assert "oona.outbox.outbox.Outbox" in found
+    assert not {name for name in found if name.startswith(reading)}
 
 
 @pytest.mark.parametrize("package", ["leyline", "oona"])

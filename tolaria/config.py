@@ -13,6 +13,7 @@ from leyline import ConfigError
 from tolaria.settings_sources import field_first, gather, plain
 
 POLICIES: Final = ("heuristic", "schedule", "hold")
+PUBLISHERS: Final = ("thread", "process")
 RATE_RULES: Final = ("constant", "variance_transfer")
 _MONITOR_MODES: Final = ("auto", "min", "max")
 _LARGEST_RNG_SEED: Final = 2**63 - 1
@@ -29,6 +30,7 @@ _AT_LEAST_ONE: Final = (
     "keep_checkpoints",
     "max_checkpoints_size_bytes",
     "memory_limit_bytes",
+    "telemetry_bytes_per_s",
 )
 
 
@@ -67,6 +69,20 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     keep to it; a schedule plants what it names, whatever the size."""
     telemetry: str = "embedded"
     """"embedded", "memory", "off", or a redis://, rediss:// or unix:// URL."""
+    publisher: str = "thread"
+    """Who takes events to the server: a "thread" of the trainer, or a "process" beside it, which
+    takes less of its time when there are very many events."""
+    telemetry_bytes_per_s: int | None = None
+    """Most that is sent to the server, on average over a second; None: no limit."""
+    audit: bool = False
+    """Whether a process beside the run writes every event to audit.db in its directory;
+    `esper events` writes it later too, from what is left by then."""
+    metrics_port: int | None = None
+    """Port of 127.0.0.1 on which the run's numbers are served to Prometheus under /metrics; 0: any
+    that is free, which the log tells; None: not served."""
+    open_telemetry: bool = False
+    """Whether the run's numbers are shown to OpenTelemetry, on the MeterProvider that the process
+    has set; needs the extra "otel"."""
     run_dir: str | None = None
     """The run's directory; None: a fresh dated one under runs/."""
     rng_seed: int = 0
@@ -148,6 +164,7 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             self.monitor_mode,
             f"one of {', '.join(_MONITOR_MODES)}",
         )
+        self._check_telemetry()
         _require(
             not (self.schedule and self.policy != "schedule"),
             "schedule",
@@ -199,6 +216,20 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "entries whose epoch is 1 or later",
         )
 
+    def _check_telemetry(self) -> None:
+        audited = not self.audit or self.telemetry != "off"
+        _require(audited, "audit", self.audit, "false when telemetry is off")
+        publisher = self.publisher
+        _require(publisher in PUBLISHERS, "publisher", publisher, f"one of {', '.join(PUBLISHERS)}")
+        port = self.metrics_port
+        _require(port is None or 0 <= port <= 65_535, "metrics_port", port, "0 to 65535")
+        _require(
+            not self.open_telemetry or _has_open_telemetry(),
+            "open_telemetry",
+            self.open_telemetry,
+            "false, or OpenTelemetry installed: pip install 'esper-morphogenesis[otel]'",
+        )
+
     @property
     def grows(self) -> bool:
         """Whether anything may grow: not when held or disabled."""
@@ -226,6 +257,14 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def _require(condition: bool, field: str, value: object, allowed: str) -> None:
     if not condition:
         raise ConfigError(f"setting {field!r} is {value!r}; it must be {allowed}")
+
+
+def _has_open_telemetry() -> bool:
+    try:
+        import opentelemetry.metrics  # noqa: F401 -- late: few runs ask for it
+    except ImportError:
+        return False
+    return True
 
 
 class Resolved(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from kasmina.blueprints import catalogue
 from leyline import Event, Fault, RunEnded, RunError, RunLockedError
 from oona import Bus, BusStatistics, check_url
+from oona.collecting import Child, start_child
 from tolaria.config import EsperConfig
 from tolaria.disk.manifest import Occasion
 from tolaria.disk.retention import Rules
@@ -20,11 +21,14 @@ from tolaria.disk.saves import refuse_lost
 from tolaria.disk.seed_records import FILE_NAME, SeedRecords
 from tolaria.disk.store import CheckpointStore, Groups
 from tolaria.disk.writer import CheckpointWriter
+from tolaria.exporters import Exporters
 from tolaria.recorder import Recorder
 from tolaria.show import report
 
 _LOG = logging.getLogger("esper")
 _ROUTINE: Final = Occasion()
+_COLLECTOR_TIMEOUT_S: Final = 3.0
+"""How long the end of a run waits for its audit trail."""
 
 
 class Session:
@@ -47,7 +51,12 @@ class Session:
         self.report: Path | None = None
         """The run's report, once it is written."""
         self._checkpoints_on = config.checkpoint
+        self._collector: Child | None = None
         self._closed = False
+        self.exporters = Exporters.open(config, run.run_id)
+        """What shows the run to a monitoring system; None if nothing does."""
+        if self.exporters is not None:
+            self.recorder.listeners.append(self.exporters.apply)
 
     @classmethod
     def open(cls, config: EsperConfig, *, resume: bool = False) -> Self:
@@ -65,9 +74,14 @@ class Session:
         run = RunDirectory.open(path) if resume and path is not None else _create(path)
         with ExitStack() as undo:
             undo.callback(run.close)
-            bus = Bus.open(run.path, run.run_id, config.telemetry)
+            bus = Bus.open(
+                *(run.path, run.run_id, config.telemetry),
+                publisher=config.publisher,
+                bytes_per_s=config.telemetry_bytes_per_s,
+            )
             undo.callback(bus.close)
             session = cls(run, bus, config)
+            session._start_collector(config)
             undo.pop_all()
         return session
 
@@ -123,8 +137,10 @@ class Session:
         self._closed = True
         self._writer.close()
         self.recorder.close()
+        self._close_exporters()
         self._close_records()
         self.bus.close()
+        self._end_collector()
         self.run.close()
 
     def close(self, ended: RunEnded) -> BusStatistics:
@@ -138,8 +154,10 @@ class Session:
         with ExitStack() as held:
             # Whatever fails here, the bus's server ends and the directory is free again.
             held.callback(self.run.close)
+            held.callback(self._end_collector)
             held.callback(self.bus.close)
             held.callback(self.recorder.close)
+            held.callback(self._close_exporters)
             held.callback(self._close_records)
             self._finish_checkpoints(ended)
             self.record(ended)
@@ -160,6 +178,24 @@ class Session:
             self.record(
                 Fault(epoch=ended.epoch, step=step, where="checkpoint", what=problem, action=action)
             )
+
+    def _start_collector(self, config: EsperConfig) -> None:
+        if config.audit:
+            try:
+                self._collector = start_child(self.run.path, config.telemetry)
+            except RunError as error:
+                _LOG.warning("no audit trail is written beside the run: %s", error)
+
+    def _end_collector(self) -> None:
+        """Let it write what is left; if it cannot, `esper events` does so later."""
+        collector, self._collector = self._collector, None
+        problem = None if collector is None else collector.wait(_COLLECTOR_TIMEOUT_S)
+        if problem is not None:
+            _LOG.warning("audit trail: %s", problem)
+
+    def _close_exporters(self) -> None:
+        if self.exporters is not None:
+            self.exporters.close()
 
     def _close_records(self) -> None:
         if self.seed_records is not None:

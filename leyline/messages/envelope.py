@@ -14,6 +14,8 @@ from leyline.messages.state import StatePacket
 from leyline.messages.telemetry import (
     BoundaryTiming,
     BreakerChange,
+    BusReport,
+    DropsCounted,
     EpochMetrics,
     Fault,
     LatencyAlert,
@@ -39,6 +41,8 @@ Event = (
     | LatencyAlert
     | LearningRates
     | BreakerChange
+    | BusReport
+    | DropsCounted
     | Fault
     | RunEnded
 )
@@ -54,10 +58,12 @@ PRIORITIES: Final[Mapping[type[Message], Priority]] = MappingProxyType(
         LatencyAlert: Priority.REPORT,
         LearningRates: Priority.REPORT,
         FieldReport: Priority.REPORT,
+        BusReport: Priority.REPORT,
         SitesFound: Priority.REPORT,
         Schema: Priority.DECISION,
         Decision: Priority.DECISION,
         BreakerChange: Priority.DECISION,
+        DropsCounted: Priority.DECISION,
         RunStarted: Priority.EMERGENCY,
         SeedReport: Priority.EMERGENCY,
         Fault: Priority.EMERGENCY,

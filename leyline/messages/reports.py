@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from leyline.messages.base import Message, Name
 
 
@@ -22,18 +24,42 @@ class SeedReport(Message, frozen=True, tag="seed_report"):
 
 
 class FieldReport(Message, frozen=True, tag="field_report"):
-    """What was expected of a graft, and what the counterfactual said once it had settled."""
+    """What was done with a graft, what was expected of it, and what came of it when it was judged.
+
+    It is judged when its counterfactual has been measured, and again if it is taken out: so every
+    graft leaves at least one report, also one that broke before anything was measured.
+    """
 
     epoch: int
+    """The boundary at which it was judged."""
     seed: Name
     site: Name
     blueprint: Name
     parameters: int
     expected_gain: float
+    """Held-out loss that its trial saved; NaN if there was no trial."""
     expected_error: float
+    """Standard error of that."""
     counterfactual_gain: float
+    """Held-out loss that it saves in the live network; NaN if that was not measured."""
     counterfactual_error: float
     verdict: str
+    """The stage it went to."""
+    cause: str = ""
+    """Why it went there."""
+    trial_steps: int = 0
+    grafted_epoch: int = 0
+    """The boundary at which the observation began: alpha rises from it on. 0 if not known."""
+    settled_epoch: int = 0
+    """The boundary at which alpha was found at 1; 0 if it was not, or is not known."""
+    steps: int = 0
+    """Training steps from the graft to the verdict."""
+    alpha: float = math.nan
+    """As the last state packet before the verdict told it; NaN if none did."""
+    metrics_before: dict[str, float] = {}
+    """The run's metrics at the boundary of the graft, before it."""
+    metrics_after: dict[str, float] = {}
+    """Those at the verdict. What lies between is also what the host has learnt meanwhile."""
 
 
 class SitesFound(Message, frozen=True, tag="sites_found"):

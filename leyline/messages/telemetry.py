@@ -115,6 +115,28 @@ class Fault(Message, frozen=True, tag="fault"):
     action: str
 
 
+class BusReport(Message, frozen=True, tag="bus"):
+    """What had become of the run's events when an epoch ended, and how long the bus took."""
+
+    epoch: int
+    offered: int
+    delivered: int
+    """Acknowledged by a server."""
+    dropped: int
+    queued: int
+    dropped_by_type: dict[str, int]
+    """By event type; "damaged" and "unknown" for what has none."""
+    latency_ms: dict[str, tuple[float, float, float]]
+    """p50, p95 and p99 of each operation of the bus, such as "send"."""
+
+
+class DropsCounted(Message, frozen=True, tag="drops"):
+    """Events were dropped; each of them used up a sequence that no reader will ever see."""
+
+    dropped_by_type: dict[str, int]
+    """All so far, by event type; "unknown" for what has none."""
+
+
 class RunEnded(Message, frozen=True, tag="run_ended"):
     """A run ends: "finished", "interrupted" or "failed"."""
 

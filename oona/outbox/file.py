@@ -1,20 +1,22 @@
 """The outbox's file: its layout, how it is made, recognised and read back by another process.
 
 One page of header (identity, last sequence used, name of the server that holds all that was
-delivered, state of each ring, table of drops by type), then the rings, METRIC first.
+delivered, state of each ring, table of drops by type, word of a sender in another process), then
+the rings, METRIC first.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
-import zlib
 from pathlib import Path
 from typing import Final
 
 from leyline import Priority
-from oona.outbox.ring import ALIGNMENT, STATE_SIZE_BYTES, Ring, load_state
+from leyline.checksum import crc32
+from oona.outbox.ring import ALIGNMENT, STATE_SIZE_BYTES, Ring, oldest
 
 FILE_NAME: Final = "outbox.bin"
 _SEQUENCE_AT: Final = 64
@@ -24,12 +26,13 @@ _DROP_NAME: Final = struct.Struct("<24p")
 _DROPS_AT: Final = 1024
 _NUM_DROP_SLOTS: Final = 64
 _DROP_SIZE_BYTES: Final = _DROP_NAME.size + 8
+_STATUS_AT: Final = _DROPS_AT + _NUM_DROP_SLOTS * _DROP_SIZE_BYTES
 PAGE_SIZE_BYTES: Final = 4096
 _STATES_AT: Final = 256
 _IDENTITY: Final = struct.Struct("<8sIIQ")
 _CHECKSUM: Final = struct.Struct("<I")
 _MAGIC: Final = b"ESPROONA"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _ZEROS: Final = bytes(1 << 20)
 
 
@@ -55,6 +58,21 @@ def open_file(path: Path, ring_size_bytes: int, warnings: list[str]) -> memoryvi
             warnings.append(f"{path.name} cannot be used: {flaw}; kept as {aside.name}")
             return open_file(path, ring_size_bytes, warnings)
         return _make(descriptor, path, ring_size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def map_file(path: Path) -> memoryview:
+    """Map a file that is there, whatever it holds.
+
+    Raises:
+        OSError: it cannot be opened, or is empty.
+    """
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        return memoryview(mmap.mmap(descriptor, 0))
+    except ValueError as error:
+        raise OSError(errno.ENODATA, "it is empty") from error
     finally:
         os.close(descriptor)
 
@@ -90,7 +108,7 @@ def file_size_bytes(ring_size_bytes: int) -> int:
 def format_memory(memory: memoryview, ring_size_bytes: int) -> None:
     """Give zeroed memory its identity; until then a file counts as not yet made."""
     identity = _IDENTITY.pack(_MAGIC, _FORMAT, len(Priority), ring_size_bytes)
-    _CHECKSUM.pack_into(memory, _IDENTITY.size, zlib.crc32(identity))
+    _CHECKSUM.pack_into(memory, _IDENTITY.size, crc32(identity))
     memory[: _IDENTITY.size] = identity
 
 
@@ -125,6 +143,11 @@ def drop_counters(memory: memoryview, names: list[str]) -> dict[str, memoryview]
     return counters
 
 
+def status_memory(memory: memoryview) -> memoryview:
+    """The rest of the page, for the word of a sender in another process."""
+    return memory[_STATUS_AT:PAGE_SIZE_BYTES]
+
+
 def read_server(memory: memoryview) -> str:
     """Identity of the server that holds all that was delivered."""
     name: bytes = _SERVER.unpack_from(memory, _SERVER_AT)[0]
@@ -144,7 +167,7 @@ def find_flaw(memory: memoryview) -> str | None:
     if magic != _MAGIC:
         return "it is not an outbox"
     checksum = _CHECKSUM.unpack_from(memory, _IDENTITY.size)[0]
-    if zlib.crc32(memory[: _IDENTITY.size]) != checksum:
+    if crc32(memory[: _IDENTITY.size]) != checksum:
         return "its header is damaged"
     if (layout, num_lanes) != (_FORMAT, len(Priority)) or ring_size_bytes % ALIGNMENT:
         return f"its layout is {layout} with {num_lanes} lanes, this is {_FORMAT} with 4"
@@ -175,8 +198,7 @@ def read_file(path: Path) -> tuple[list[bytes], int]:
     num_damaged = 0
     for lane, ring in rings_of(content).items():
         # What a live writer overwrote while we read lies before the record that is oldest now.
-        oldest = load_state(_state_memory(later, lane)).oldest
-        records, num_missing = ring.history(oldest)
+        records, num_missing = ring.history(oldest(_state_memory(later, lane)))
         bodies += [record.body for record in records]
         num_damaged += num_missing
     return bodies, num_damaged

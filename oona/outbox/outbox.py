@@ -11,6 +11,7 @@ import msgspec
 import leyline
 from leyline import Priority
 from oona.outbox import file as outbox_file
+from oona.outbox.claim import Claim
 from oona.outbox.ring import ALIGNMENT, Batch, Ring, State
 
 DEFAULT_RING_SIZE_BYTES: Final = 4 * 1024 * 1024
@@ -38,7 +39,8 @@ class Ledger(msgspec.Struct, frozen=True):
 class Outbox:
     """One ring per priority and the ledger, in a mapped file or, without room, in plain memory.
 
-    Hold `lock` around `next_sequence`, `append`, `drop` and `acknowledge`.
+    Hold `lock` around `next_sequence`, `append` and `drop`. `acknowledge` is the sender's, who may
+    be another process and needs no lock.
 
     Args:
         path: the file; a file that is there already keeps its size, its events and its counts.
@@ -56,13 +58,34 @@ class Outbox:
         size_bytes = (ring_size_bytes + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
         self.lock = threading.RLock()  # a signal handler may offer too
         self.warnings: list[str] = []
+        self.path: Path | None = path
+        """The file; None if there is no room for one."""
         try:
             self._memory = outbox_file.open_file(path, size_bytes, self.warnings)
         except OSError as error:
+            self.path = None
             self.warnings.append(f"events are in memory only and a crash would lose them: {error}")
             self._memory = memoryview(bytearray(outbox_file.file_size_bytes(size_bytes)))
             outbox_file.format_memory(self._memory, size_bytes)
         self._open_memory()
+        self._continue_sequence()
+
+    @classmethod
+    def to_send(cls, path: Path) -> Self:
+        """The outbox of a run, perhaps another process's: to send what it holds, not to add.
+
+        Raises:
+            BusError: there is no outbox at `path`, or it is damaged.
+        """
+        outbox = cls.__new__(cls)
+        outbox.lock, outbox.warnings, outbox.path = threading.RLock(), [], path
+        try:
+            outbox._memory = outbox_file.map_file(path)
+        except OSError as error:
+            raise leyline.BusError(f"{path} cannot be opened: {error.strerror}") from error
+        outbox._check(path)
+        outbox._open_memory()
+        return outbox
 
     @classmethod
     def of_copy(cls, path: Path) -> Self:
@@ -72,24 +95,32 @@ class Outbox:
             BusError: there is no outbox at `path`, or it is damaged.
         """
         outbox = cls.__new__(cls)
-        outbox.lock, outbox.warnings = threading.RLock(), []
+        outbox.lock, outbox.warnings, outbox.path = threading.RLock(), [], None
         try:
             outbox._memory = memoryview(bytearray(path.read_bytes()))
         except OSError as error:
             raise leyline.BusError(f"{path} cannot be read: {error.strerror}") from error
-        flaw = outbox_file.find_flaw(outbox._memory)
-        if flaw is not None:
-            raise leyline.BusError(f"{path} cannot be used: {flaw}")
+        outbox._check(path)
         outbox._open_memory()
         return outbox
 
+    def _check(self, path: Path) -> None:
+        flaw = outbox_file.find_flaw(self._memory)
+        if flaw is not None:
+            raise leyline.BusError(f"{path} cannot be used: {flaw}")
+
     def _open_memory(self) -> None:
+        self.claim = Claim(self.path)
+        """Held by whoever sends."""
         self.rings: dict[Priority, Ring] = outbox_file.rings_of(self._memory)
         names = [UNKNOWN, *sorted(kind.__name__ for kind in leyline.PRIORITIES)]
         self._drops = outbox_file.drop_counters(self._memory, names)
         self._sequence = outbox_file.sequence_counter(self._memory)
-        ledger = self.count()
-        self._sequence[0] = max(self._sequence[0], ledger.offered)
+        self.status = outbox_file.status_memory(self._memory)
+        """Where a sender in another process says how it is."""
+
+    def _continue_sequence(self) -> None:
+        self._sequence[0] = max(self._sequence[0], self.tally().offered)
 
     @property
     def server(self) -> str:
@@ -100,9 +131,11 @@ class Outbox:
     def server(self, identity: str) -> None:
         outbox_file.write_server(self._memory, identity)
 
-    def append(self, lane: Priority, type_name: str, body: bytes | bytearray) -> bool:
+    def append(
+        self, lane: Priority, type_name: str, header: bytes, body: bytes | bytearray = b""
+    ) -> bool:
         """Queue an encoded event, or drop it if its lane is full of events that wait."""
-        if not self.rings[lane].append(body):
+        if not self.rings[lane].append(header, body):
             self.drop(type_name)
             return False
         return True
@@ -116,9 +149,24 @@ class Outbox:
         """Count an event that is not queued."""
         self._drops.get(type_name, self._drops[UNKNOWN])[0] += 1
 
+    def num_dropped(self) -> dict[str, int]:
+        """Drops so far, by type."""
+        return {name: count[0] for name, count in self._drops.items() if count[0]}
+
     def acknowledge(self, lane: Priority, batch: Batch) -> None:
         """Count a batch as delivered."""
         self.rings[lane].acknowledge(batch)
+
+    def tally(self) -> Ledger:
+        """Count without reading: events that wait are taken for undamaged until they are sent."""
+        with self.lock:
+            drops, states = self._snapshot()
+        accepted = sum(state.accepted for state in states.values())
+        offered = accepted + sum(drops.values())
+        if damaged := sum(state.damaged for state in states.values()):
+            drops[DAMAGED] = damaged
+        delivered = sum(state.delivered for state in states.values())
+        return Ledger(offered, delivered, accepted - delivered - damaged, drops)
 
     def is_drained(self) -> bool:
         """Say whether no event waits."""
@@ -137,8 +185,7 @@ class Outbox:
             return self._count(*self._snapshot())
 
     def _snapshot(self) -> tuple[dict[str, int], dict[Priority, State]]:
-        drops = {name: count[0] for name, count in self._drops.items() if count[0]}
-        return drops, {lane: ring.state for lane, ring in self.rings.items()}
+        return self.num_dropped(), {lane: ring.state for lane, ring in self.rings.items()}
 
     def _count(self, drops: dict[str, int], states: dict[Priority, State]) -> Ledger:
         accepted = sum(state.accepted for state in states.values())

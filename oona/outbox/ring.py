@@ -6,26 +6,29 @@ to 8 bytes; ordinals count the ring's records from 1. Only acknowledged records 
 
     oldest ... acknowledged, kept as history ... tail ... waiting ... head
 
-A kill between any two stores is safe: a record counts once the state that includes it has been
-written beside the old state and one aligned 8-byte store has switched to it.
+One writer appends and one sender acknowledges, each in its own process if need be and neither
+waiting for the other: `oldest`, `head` and the count of records are the writer's, `tail` and the
+counts of what became of them the sender's. A kill between any two stores is safe: a record counts
+once the numbers that include it have been switched to.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from leyline.checksum import crc32
+from oona.outbox import triple
+from oona.outbox.triple import Triple
+
 ALIGNMENT: Final = 8
-STATE_SIZE_BYTES: Final = 128
+STATE_SIZE_BYTES: Final = 2 * triple.SIZE_BYTES
 
 _HEADER: Final = struct.Struct("<IIQ")
 _LENGTH: Final = struct.Struct("<I")
 _SKIP: Final = 0xFFFFFFFF
 """In place of a length: the next record is at the beginning of the ring."""
-_STATE: Final = struct.Struct("=6Q")
-_STATE_OFFSETS: Final = (8, 64)
 _HISTORY_SHARE: Final = 32
 """One part in this many of the history goes at once, so that making room is rare."""
 
@@ -66,7 +69,7 @@ class State(NamedTuple):
 
 
 class Ring:
-    """One lane: `append` and `acknowledge` need the outbox's lock, reading needs none.
+    """One lane. `append` is for one thread at a time, `acknowledge` for one; reading is for all.
 
     Args:
         state_memory: STATE_SIZE_BYTES, all zero for a new ring.
@@ -74,49 +77,80 @@ class Ring:
     """
 
     def __init__(self, state_memory: memoryview, data: memoryview):
-        self._state_memory = state_memory
-        self._selector = state_memory[:8].cast("Q")
+        self._written = Triple(state_memory[: triple.SIZE_BYTES])
+        self._sent = Triple(state_memory[triple.SIZE_BYTES : STATE_SIZE_BYTES])
         self._data = data
         self._size_bytes = len(data)
-        self.state = load_state(state_memory)
+        self._oldest, self._head, self._accepted = self._written.load()
+        self._known_tail = self._tail()
+
+    @property
+    def state(self) -> State:
+        """Where the ring stands, as of one moment, whoever writes and sends meanwhile."""
+        sent = self._sent.load()
+        while True:
+            oldest, head, accepted = self._written.load()
+            before, sent = sent, self._sent.load()
+            if sent == before:
+                tail, delivered, damaged = sent
+                # A ring whose records were all sent may have been begun anew behind the tail.
+                return State(oldest, max(tail, oldest), head, accepted, delivered, damaged)
+
+    @property
+    def room_bytes(self) -> int:
+        """Size of the largest record that an empty ring takes."""
+        return self._size_bytes - _HEADER.size
 
     def is_sane(self) -> bool:
         """Say whether the state, as found in a file, can be true."""
-        oldest, tail, head, accepted, *_ = self.state
+        if not (self._written.is_sane() and self._sent.is_sane()):
+            return False
+        oldest, tail, head, accepted, *_ = state = self.state
         return (
-            self._selector[0] in (0, 1)
-            and oldest <= tail <= head <= oldest + self._size_bytes
-            and self.state.acknowledged <= accepted
-            and (self.state.acknowledged == accepted) == (tail == head)
+            oldest <= tail <= head <= oldest + self._size_bytes
+            and state.acknowledged <= accepted
+            and (state.acknowledged == accepted or tail < head)
             and not any(position % ALIGNMENT for position in (oldest, tail, head))
         )
 
-    def append(self, body: bytes | bytearray) -> bool:
-        """Add a record over acknowledged ones; False if it would overwrite one that waits."""
-        state = self.state
-        needed = _padded(len(body))
-        start = state.head
+    def append(self, header: bytes, body: bytes | bytearray = b"") -> bool:
+        """Add a record, in two parts if need be, over acknowledged ones.
+
+        Returns:
+            False if it would overwrite one that waits.
+        """
+        length = len(header) + len(body)
+        needed = _padded(length)
+        start = self._head
         offset = last_offset = start % self._size_bytes
         wraps = offset + needed > self._size_bytes
         if wraps:
             start, offset = start + self._size_bytes - offset, 0
-            if state.tail == state.head:
-                state = state._replace(tail=start, head=start)
         end = start + needed
-        if end - state.tail > self._size_bytes:
-            return False
-        if end - state.oldest > self._size_bytes:
-            state = state._replace(oldest=self._evicted(state, end))
-            self._commit(state)  # before the bytes change: readers elsewhere rely on it
+        tail = self._known_tail
+        if end - tail > self._size_bytes:
+            tail = self._known_tail = self._tail()
+            if wraps and tail == self._head:
+                tail = start  # nothing waits, so what lies before it is free too
+            if end - tail > self._size_bytes:
+                return False
+        if end - self._oldest > self._size_bytes:
+            self._oldest = self._evicted(end, tail)
+            self._head = max(self._head, self._oldest)
+            # Before the bytes change: readers elsewhere rely on it.
+            self._written.store(self._oldest, self._head, self._accepted)
         if wraps:
             _LENGTH.pack_into(self._data, last_offset, _SKIP)
-        ordinal = state.accepted + 1
-        checksum = zlib.crc32(body, ordinal & 0xFFFFFFFF)
-        _HEADER.pack_into(self._data, offset, len(body), checksum, ordinal)
+        ordinal = self._accepted + 1
+        checksum = crc32(body, crc32(header, ordinal & 0xFFFFFFFF))
+        _HEADER.pack_into(self._data, offset, length, checksum, ordinal)
         offset += _HEADER.size
-        self._data[offset : offset + len(body)] = body
-        oldest, tail, _, _, delivered, damaged = state
-        self._commit(State(oldest, tail, end, ordinal, delivered, damaged))
+        between = offset + len(header)
+        self._data[offset:between] = header
+        self._data[between : offset + length] = body
+        # First our own: an interrupt in between leaves a whole record for the next store to show.
+        self._head, self._accepted = end, ordinal
+        self._written.store(self._oldest, end, ordinal)
         return True
 
     def take(self, position: int, max_records: int, max_size_bytes: int) -> Batch | None:
@@ -136,18 +170,13 @@ class Ring:
 
     def acknowledge(self, batch: Batch) -> None:
         """Move the tail past a batch; records that are missing from it count as damaged."""
-        state = self.state
-        waited = batch.last_ordinal - state.acknowledged
+        tail, delivered, damaged = self._sent.load()
+        acknowledged = delivered + damaged
+        waited = batch.last_ordinal - acknowledged
         if waited <= 0:
             return  # history, sent again to a new server
-        fresh = sum(record.ordinal > state.acknowledged for record in batch.records)
-        self._commit(
-            state._replace(
-                tail=max(state.tail, batch.end),
-                delivered=state.delivered + fresh,
-                damaged=state.damaged + waited - fresh,
-            )
-        )
+        fresh = sum(record.ordinal > acknowledged for record in batch.records)
+        self._sent.store(max(tail, batch.end), delivered + fresh, damaged + waited - fresh)
 
     def num_waiting(self, state: State) -> int:
         """Count the undamaged records between tail and head by reading every one of them."""
@@ -197,37 +226,29 @@ class Ring:
             return None
         offset += _HEADER.size
         body = bytes(self._data[offset : offset + length])
-        fits = zlib.crc32(body, ordinal & 0xFFFFFFFF) == checksum
+        fits = crc32(body, ordinal & 0xFFFFFFFF) == checksum
         return Record(end, ordinal, body) if fits else None
 
-    def _evicted(self, state: State, end: int) -> int:
+    def _tail(self) -> int:
+        """Where the first record that waits begins."""
+        return max(self._sent.load()[0], self._oldest)
+
+    def _evicted(self, end: int, tail: int) -> int:
         """Position of the oldest record that stays when the ring is written up to `end`."""
         goal = end - self._size_bytes + self._size_bytes // _HISTORY_SHARE
-        oldest = state.oldest
-        last = min(state.tail, self.state.head)  # between the two may be room not yet marked unused
+        oldest = self._oldest
+        last = min(tail, self._head)
         while oldest < min(goal, last):
             offset = oldest % self._size_bytes
             length = _LENGTH.unpack_from(self._data, offset)[0]
             size_bytes = self._size_bytes - offset if length == _SKIP else _padded(length)
             oldest += size_bytes
-        return oldest if oldest < last else state.tail
-
-    def _commit(self, state: State) -> None:
-        spare = 1 - self._selector[0]
-        _STATE.pack_into(self._state_memory, _STATE_OFFSETS[spare], *state)
-        self._selector[0] = spare
-        self.state = state
+        return oldest if oldest < last else tail
 
 
-def load_state(memory: memoryview) -> State:
-    """Read the state committed last, also while another process writes."""
-    selector = memory[:8].cast("Q")
-    while True:
-        slot = selector[0] % 2
-        raw = memory[_STATE_OFFSETS[slot] :][: _STATE.size]
-        before = bytes(raw)
-        if selector[0] % 2 == slot and before == raw:
-            return State(*_STATE.unpack(before))
+def oldest(state_memory: memoryview) -> int:
+    """Position of the oldest record kept, by the state of a ring."""
+    return Triple(state_memory[: triple.SIZE_BYTES]).load()[0]
 
 
 def _padded(length: int) -> int:

@@ -7,12 +7,12 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Self
 
 import leyline
-from oona.reading.sequences import SequenceSet
-from oona.streams import entry
+from oona.reading.admission import Admission, Gap
+from oona.streams.entry import BEGINNING, StoredEntry
 from oona.streams.transport import ServerError
 
 if TYPE_CHECKING:
-    from oona.streams.redis_streams import RedisReader, StoredEntry
+    from oona.streams.reader import RedisReader
 
 _WAIT_S: Final = 0.2
 """Longest wait for the server's news at a time: well below what counts as a dead server."""
@@ -28,6 +28,7 @@ class Envelopes(Iterator[leyline.Envelope]):
         server: where to read streams, if anywhere.
         run_id: the one run to read; None for every run on the server.
         bodies: encoded envelopes from an outbox, that belong to the run too.
+        num_damaged: records of the outbox that could not be read.
         follow: wait for more after all that is there.
         deadline: on the monotonic clock, when to stop following.
     """
@@ -38,19 +39,19 @@ class Envelopes(Iterator[leyline.Envelope]):
         *,
         run_id: str | None = None,
         bodies: Iterable[bytes] = (),
+        num_damaged: int = 0,
         follow: bool = False,
         deadline: float | None = None,
     ):
-        self.num_refused = 0
-        """Entries, records and events skipped so far: damaged, hostile, or of another run."""
         self._server = server
         self._run_id = run_id
         self._bodies = bodies
+        self._num_damaged = num_damaged
         self._follow = follow
         self._deadline = deadline
         self._streams: dict[bytes, str] = {}
         self._cursors: dict[bytes, bytes] = {}
-        self._seen: dict[str, SequenceSet] = {}
+        self._admission = Admission()
         self._lifecycle: dict[str, leyline.Envelope] = {}
         self._envelopes = self._read()
 
@@ -59,6 +60,20 @@ class Envelopes(Iterator[leyline.Envelope]):
 
     def __next__(self) -> leyline.Envelope:
         return next(self._envelopes)
+
+    @property
+    def num_refused(self) -> int:
+        """Entries, records and events skipped so far: damaged, hostile, or of another run."""
+        return self._num_damaged + self._admission.num_refused
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Exact ranges of sequences that are missing because a trim overtook the reader.
+
+        A hole may also be an event that the run dropped and counted: see `Gap`. While lanes are
+        still being read, what will come from another one is in it too.
+        """
+        return self._admission.gaps
 
     def close(self) -> None:
         """Let go of the server; reading to the end does it too."""
@@ -90,7 +105,7 @@ class Envelopes(Iterator[leyline.Envelope]):
             except ServerError:
                 if self._run_id is None and not self._follow:
                     raise
-        for envelope in self._admit(self._bodies, None):
+        for envelope in self._new(self._admission.decode(self._bodies, None)):
             runs.setdefault(envelope.run_id, []).append(envelope)
         for envelopes in runs.values():
             yield from sorted(envelopes, key=_sequence)
@@ -121,36 +136,18 @@ class Envelopes(Iterator[leyline.Envelope]):
         for run_id, streams in runs.items():
             for stream in streams:
                 self._streams[stream] = run_id
-                self._cursors.setdefault(stream, b"0")
+                self._cursors.setdefault(stream, BEGINNING)
 
     def _unpack(self, stored: StoredEntry) -> list[leyline.Envelope]:
         self._cursors[stored.stream] = stored.id
-        try:
-            bodies = entry.unpack(stored.num_events, stored.payload)
-        except leyline.ContractError:
-            self.num_refused += 1
-            return []
-        return self._admit(bodies, self._streams[stored.stream])
+        return self._new(self._admission.open(stored, self._streams[stored.stream]))
 
-    def _admit(self, bodies: Iterable[bytes], run_id: str | None) -> list[leyline.Envelope]:
-        """Decode what nobody vouches for, and leave out what was seen already."""
-        admitted: list[leyline.Envelope] = []
-        for body in bodies:
-            try:
-                envelope = leyline.decode(body)
-            except leyline.ContractError:
-                envelope = None
-            if (
-                not isinstance(envelope, leyline.Envelope)
-                or envelope.sequence < 1
-                or envelope.run_id != (run_id or envelope.run_id)
-            ):
-                self.num_refused += 1
-                continue
-            if self._seen.setdefault(envelope.run_id, SequenceSet()).add(envelope.sequence):
-                admitted.append(envelope)
-                self._note_lifecycle(envelope)
-        return admitted
+    def _new(self, envelopes: list[leyline.Envelope]) -> list[leyline.Envelope]:
+        """Leave out what was seen already."""
+        new = [envelope for envelope in envelopes if self._admission.add(envelope)]
+        for envelope in new:
+            self._note_lifecycle(envelope)
+        return new
 
     def _note_lifecycle(self, envelope: leyline.Envelope) -> None:
         if isinstance(envelope.event, leyline.RunStarted | leyline.RunEnded):
@@ -160,11 +157,11 @@ class Envelopes(Iterator[leyline.Envelope]):
 
     def _has_ended(self, quiet_s: float) -> bool:
         """Every run seen has ended, and what it sent before its end is here or will not come."""
-        return bool(self._seen) and all(
+        return bool(self._admission.seen) and all(
             (last := self._lifecycle.get(run_id)) is not None
             and isinstance(last.event, leyline.RunEnded)
             and (seen.is_complete(last.sequence) or quiet_s > _AFTERMATH_S)
-            for run_id, seen in self._seen.items()
+            for run_id, seen in self._admission.seen.items()
         )
 
 

@@ -13,7 +13,7 @@ from oona.reading.envelopes import Envelopes
 from oona.servers import url as bus_url
 
 if TYPE_CHECKING:
-    from oona.streams.redis_streams import RedisReader
+    from oona.streams.reader import RedisReader
 
 
 def read(
@@ -54,15 +54,14 @@ def read(
                 f"{run_dir} is not a run directory with telemetry: {error}"
             ) from error
         bodies, num_damaged = [], 0
-    envelopes = Envelopes(
+    return Envelopes(
         None if address is None else _try_to_connect(address.url),
         run_id=None if address is None else address.run_id,
         bodies=bodies,
+        num_damaged=num_damaged,
         follow=follow,
         deadline=deadline,
     )
-    envelopes.num_refused += num_damaged
-    return envelopes
 
 
 def count_delivered(url: str, run_id: str) -> int:
@@ -77,7 +76,7 @@ def count_delivered(url: str, run_id: str) -> int:
 
 def _connect(url: str) -> RedisReader:
     # Late: importing redis takes 0.1 s, which a trainer without a server must not pay.
-    from oona.streams.redis_streams import RedisReader
+    from oona.streams.reader import RedisReader
 
     return RedisReader(url)
 

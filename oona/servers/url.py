@@ -9,6 +9,13 @@ import leyline
 
 NAMED: Final = ("embedded", "memory", "off")
 SCHEMES: Final = ("redis", "rediss", "unix")
+_VERIFY: Final = {"ssl_cert_reqs": ("required",), "ssl_check_hostname": ("true", "yes", "1")}
+"""Options whose other values would trust any server."""
+_OPTIONS: Final = (
+    *("db", "username", "password", "client_name", "socket_timeout", "socket_connect_timeout"),
+    *("socket_keepalive", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile"),
+    *("ssl_keyfile", "ssl_password", "ssl_min_version", "ssl_ciphers", *_VERIFY),
+)
 _ALLOWED: Final = (
     '"embedded", "memory", "off", redis://[user:password@]host[:port][/database], '
     "rediss://... for TLS, or unix:///path/to/socket"
@@ -41,6 +48,8 @@ def _flaw(url: str) -> str | None:
         return "it has blanks or control characters"
     if parts.fragment:
         return "it has a #; in a password write %23"
+    if (flaw := _flaw_of_options(parts.query)) is not None:
+        return flaw
     if parts.scheme == "unix":
         absolute = len(parts.path) > 1 and not parts.netloc.rpartition("@")[2]
         return None if absolute else "its path is not absolute"
@@ -50,6 +59,18 @@ def _flaw(url: str) -> str | None:
         return "port 0 cannot be connected to"
     database = parts.path.strip("/")
     return None if not database or database.isdecimal() else "its database is not a number"
+
+
+def _flaw_of_options(query: str) -> str | None:
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in _OPTIONS:
+            return f"an option after its ? is unknown; known are {', '.join(_OPTIONS)}"
+        if value.lower() not in _VERIFY.get(name, (value.lower(),)):
+            return (
+                f"{name}={value} would trust any server; leave it out, and name the authority of "
+                "its certificate by ssl_ca_certs=FILE or ESPER_REDIS_CA_FILE"
+            )
+    return None
 
 
 def redact(url: str) -> str:

@@ -61,6 +61,8 @@ def _of(hint: Any) -> st.SearchStrategy[Any]:
     if origin is Annotated:
         longest = arguments[1].max_length
         return st.one_of(st.text(max_size=20), st.just("n" * longest))
+    if origin is tuple and arguments[-1] is not ...:
+        return st.tuples(*map(_of, arguments))
     if origin is tuple:
         return st.lists(_of(arguments[0]), max_size=3).map(tuple)
     if origin is dict:

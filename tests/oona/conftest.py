@@ -8,10 +8,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
-from oona.servers.embedded import EmbeddedServer
+from oona.servers.embedded import ACL_FILE, EmbeddedServer
+from tests.oona.async_runs import run_watched
+
+
+@pytest.fixture
+def run_async() -> Callable[..., Any]:
+    """Run a coroutine under watch: see `tests.oona.async_runs.run_watched`."""
+    return run_watched
 
 
 @pytest.fixture
@@ -22,8 +31,30 @@ def oona_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture
-def oona_url(oona_server: EmbeddedServer) -> str:
-    return oona_server.url
+def limited_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A server started with the ACL file that we ship; only its password is filled in."""
+    acl_file = tmp_path / "users.acl"
+    shipped = ACL_FILE.read_text()
+    assert shipped.count("resetpass") == 1
+    admin = "user admin on >admin ~* &* +@all\n"
+    acl_file.write_text(shipped.replace("resetpass", "resetpass >secret") + admin)
+    server = EmbeddedServer(tmp_path / "limited.log", acl_file=acl_file)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def oona_url(limited_server: EmbeddedServer) -> str:
+    """A server as a user who may do no more than Esper needs."""
+    return limited_server.url.replace("://", "://esper:secret@")
+
+
+@pytest.fixture
+def admin(limited_server: EmbeddedServer) -> Iterator[redis.Redis]:
+    """A client of the server behind `oona_url` who may do everything."""
+    client = redis.Redis.from_url(limited_server.url.replace("://", "://admin:admin@"))
+    yield client
+    client.close()
 
 
 @pytest.fixture

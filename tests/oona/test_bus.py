@@ -68,12 +68,15 @@ def test_the_ledger_is_exact_with_tiny_rings(
         statistics = bus.statistics()
         assert_exact(statistics)
         assert (statistics.offered, statistics.queued) == (len(events), accepted)
+    told = bus.statistics().queued - accepted  # that there were drops, if there was room for it
     with oona.Bus.open(run_dir, "run", "memory") as bus:
         bus.flush(5.0)
         after = bus.close()
         assert_exact(after)
-        assert (after.offered, after.delivered, after.queued) == (len(events), accepted, 0)
-        assert after.dropped_by_type == statistics.dropped_by_type
+        assert (after.delivered, after.queued) == (accepted + told, 0)
+        dropped = {**after.dropped_by_type}
+        assert dropped.pop("DropsCounted", 0) == bool(statistics.dropped) - told
+        assert dropped == statistics.dropped_by_type
 
 
 def test_metrics_are_dropped_before_anything_else(tmp_path: Path) -> None:
@@ -82,6 +85,38 @@ def test_metrics_are_dropped_before_anything_else(tmp_path: Path) -> None:
         assert sum(bus.offer(STEP) for _ in range(200)) < 200
         assert all(bus.offer(event) for event in (EPOCH, DECISION, fault(1)))
         assert list(bus.statistics().dropped_by_type) == ["StepMetrics"]
+
+
+def test_drops_are_told_of(tmp_path: Path) -> None:
+    """A second after a drop an event with the counts follows the next one, and at the end too."""
+    now_ns = 0
+    with oona.Bus.open(
+        tmp_path, "run", NOWHERE, ring_size_bytes=2048, monotonic_ns=lambda: now_ns
+    ) as bus:
+        while bus.offer(STEP):
+            pass
+        assert bus.offer(EPOCH)
+        now_ns += 1_000_000_000
+        assert bus.offer(EPOCH)
+        assert not bus.offer(STEP)
+    events = [envelope.event for envelope in oona.read(tmp_path)]
+    told = [event for event in events if isinstance(event, leyline.DropsCounted)]
+    assert [event.dropped_by_type for event in told] == [{"StepMetrics": 1}, {"StepMetrics": 2}]
+
+
+def test_an_event_too_large_for_its_lane_is_refused_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can never fit is dropped with a clear error, in the statistics and once in the log."""
+    large = leyline.Fault(epoch=1, step=1, where="", what="x" * 3000, action="")
+    with oona.Bus.open(tmp_path, "run", "memory", ring_size_bytes=2048) as bus:
+        assert not bus.offer(large)
+        assert not bus.offer(large)
+        assert bus.offer(fault(1))
+        (warning,) = bus.statistics().warnings
+    assert "bytes refused by the bus: the outbox's lane EMERGENCY holds" in warning
+    assert "up to 2032 bytes; split it" in warning
+    assert [record.getMessage() for record in caplog.records] == [f"telemetry: {warning}"]
 
 
 def test_what_cannot_be_encoded_is_dropped_by_its_type(tmp_path: Path) -> None:

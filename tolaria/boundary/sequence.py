@@ -147,7 +147,9 @@ def _events(
     numbers: Mapping[str, float],
 ) -> list[Event]:
     table = esper.executor.table
-    events: list[Event] = [decision, *reports, *field_reports(table, reports)]
+    view = esper.session.recorder.view
+    judged = field_reports(table, view, reports, step=esper.step, metrics=numbers)
+    events: list[Event] = [decision, *reports, *judged]
     events.append(epoch_metrics(esper, numbers))
     num_faults = esper.take_num_faults()
     if esper.config.grows:

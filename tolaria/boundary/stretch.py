@@ -54,3 +54,6 @@ def _record_times(esper: Orchestrator, timing: BoundaryTiming) -> None:
     esper.session.record(timing)
     for alert in esper.latency.observe(timing):
         esper.session.record(alert)
+    bus = esper.session.bus.report(timing.epoch)
+    if bus is not None:
+        esper.session.record(bus)

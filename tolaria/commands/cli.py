@@ -171,6 +171,59 @@ def verify(run: Path) -> None:
     verify_run(run)
 
 
+@esper.command(short_help="Check a server for telemetry.")
+@click.argument("url", required=False, metavar="[URL]")
+def doctor(url: str | None) -> None:
+    """Look at a server's version, speed, rights, TLS and memory, and say what to mend.
+
+    Without a URL: the server that a run starts by itself. Exit code 1 if something is to mend.
+    """
+    from tolaria.commands.doctor import examine_server
+
+    examine_server(url)
+
+
+@esper.command(short_help="Search a run's audit trail.")
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    metavar="KIND",
+    help="Only events of this kind, such as decision, seed_report, fault, step; may be repeated.",
+)
+@click.option("--seed", metavar="NAME", help="Only events about this seed, such as block2/3.")
+@click.option("--since", metavar="WHEN", help="90s, 10m, 2h or 7d ago; or 2026-11-21T10:00.")
+@click.option("--epoch", type=int, metavar="N", help="Only events of this epoch.")
+@click.option("--limit", type=int, metavar="N", help="Only the newest so many.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with all it says.")
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write them to a .jsonl or .parquet file instead.",
+)
+def events(run: Path, **options: Any) -> None:
+    """Search the audit trail of a run, live or over: every event, chained, kept for good."""
+    from tolaria.commands.events import show_events
+
+    show_events(run, **options)
+
+
+@esper.command(short_help="Keep a run's events in an audit trail, as they come.")
+@click.argument("target", metavar="RUN|URL")
+@click.option(
+    "--store",
+    metavar="STORE",
+    help="sqlite:PATH or postgresql://USER@HOST/DATABASE (default: audit.db in the run).",
+)
+def collect(target: str, *, store: str | None) -> None:
+    """Write events to an audit trail as they come, until the run has ended, or Ctrl-C."""
+    from tolaria.commands.collect import collect_run
+
+    collect_run(target, store=store)
+
+
 @esper.command(short_help="Go back to an earlier checkpoint.")
 @_RUN
 @click.option("--to", "step", required=True, type=int, metavar="STEP", help="Checkpoint's step.")

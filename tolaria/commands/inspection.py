@@ -17,6 +17,7 @@ from tolaria.commands.history import read_view, standing_line
 from tolaria.disk.run import RunDirectory
 from tolaria.disk.usage import disk_use, disk_words
 from tolaria.show import report
+from tolaria.show.bus import bus_line
 from tolaria.show.health import health_lines
 from tolaria.show.phrases import clean, counted, life_words
 from tolaria.show.sites import sites_lines
@@ -63,6 +64,8 @@ def inspect_run(path: Path, *, as_json: bool) -> None:
         f"\nbus: {ledger.offered} offered = {ledger.delivered} delivered + "
         f"{ledger.dropped} dropped + {ledger.queued} queued"
     )
+    if view.bus is not None:
+        console.print(bus_line(view.bus), markup=False, soft_wrap=True)
     console.print(f"on disk: {disk_words(run.path)}", soft_wrap=True)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -10,7 +12,11 @@ import oona
 from leyline import RunError
 from tolaria.commands.history import read_view, standing, standing_line
 from tolaria.disk.run import RunDirectory
+from tolaria.show.bus import bus_line
+from tolaria.show.phrases import counted
 from tolaria.show.terminal import Terminal
+
+_NUM_GAPS_SHOWN: Final = 3
 
 
 def watch_run(run: str) -> None:
@@ -24,11 +30,30 @@ def watch_run(run: str) -> None:
     if directory is not None:
         _say_if_ended(console, directory)
     with Terminal(console) as terminal:
-        for envelope in oona.read(source, follow=True):
+        events = oona.read(source, follow=True)
+        for envelope in events:
             terminal.apply(envelope.event)
     if directory is not None:
         terminal.view.standing = standing(directory, terminal.view, is_held=directory.is_held())
+    if terminal.view.bus is not None:
+        console.print(bus_line(terminal.view.bus), markup=False, soft_wrap=True)
+    if events.gaps:
+        console.print(gap_line(events.gaps), markup=False, soft_wrap=True)
     console.print(f"{run}: {terminal.view.status}", markup=False, soft_wrap=True)
+
+
+def gap_line(gaps: Sequence[oona.Gap]) -> str:
+    """What a reader missed, in one line."""
+    ranges = ", ".join(
+        f"{gap.first} to {gap.last}" if gap.first < gap.last else str(gap.first)
+        for gap in gaps[:_NUM_GAPS_SHOWN]
+    )
+    more = f" and {len(gaps) - _NUM_GAPS_SHOWN} more gaps" if len(gaps) > _NUM_GAPS_SHOWN else ""
+    num_events = sum(gap.num_events for gap in gaps)
+    return (
+        f"{counted(num_events, 'event')} missing (sequences {ranges}{more}): the server had "
+        "trimmed them before they were read, or they are among those dropped"
+    )
 
 
 def _open(path: Path) -> RunDirectory:

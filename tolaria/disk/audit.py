@@ -9,6 +9,9 @@ from typing import Final, NamedTuple
 from kasmina.stored_seeds import described_seeds
 from leyline import CheckpointError, RunError
 from oona import damage
+from oona.audit import FILE_NAME as TRAIL
+from oona.audit import verify_trail
+from oona.audit.head import head_path
 from tolaria.disk import journal
 from tolaria.disk.checkpoint import load, verify
 from tolaria.disk.files import reason
@@ -62,6 +65,9 @@ def audit(run: RunDirectory) -> Iterator[Finding]:
         yield Finding(
             run.outbox.name, ("is missing, and with it the events that no reader has got",)
         )
+    trail = run.path / TRAIL
+    if trail.is_file() or head_path(trail).is_file():
+        yield Finding(TRAIL, tuple(verify_trail(trail)))
     records = run.path / FILE_NAME
     if records.is_file() or wanted:
         yield Finding(FILE_NAME, tuple(_seed_records(records, wanted)))

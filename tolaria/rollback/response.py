@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from leyline import NonFiniteError
+from leyline import Event, NonFiniteError
+from tolaria.boundary.field_reports import field_reports
 from tolaria.rollback.recovery import all_finite
 from tolaria.rollback.watch import Broken
 
@@ -47,8 +48,11 @@ def respond(
         lost = f"{_count(esper.epoch - back.epoch, 'epoch')}, {lost}"
     action = f"restored {back.source}; {lost} lost; taken out: {named}"
     esper.fault(broken.where, broken.what, action)
-    for report in back.reports:
-        esper.session.record(report)
+    table, view = esper.executor.table, esper.session.recorder.view
+    judged = field_reports(table, view, back.reports, step=esper.step, metrics={})
+    events: list[Event] = [*back.reports, *judged]
+    for event in events:
+        esper.session.record(event)
 
 
 def respond_at_boundary(esper: Orchestrator, metrics: Mapping[str, float]) -> bool:

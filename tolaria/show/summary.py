@@ -13,6 +13,7 @@ from rich.text import Text
 
 from leyline import Score, Stage, limits
 from tolaria.disk.usage import disk_words
+from tolaria.show.bus import bus_words
 from tolaria.show.lives import Gain, SeedLife
 from tolaria.show.phrases import (
     cause_words,
@@ -134,13 +135,6 @@ def scores_table(scores: Sequence[Score]) -> Table:
     if len(ranked) > _NUM_SCORES:
         table.add_row("", Text(f"+ {len(ranked) - _NUM_SCORES} more", style="dim"))
     return table
-
-
-def bus_words(bus: BusStatistics) -> str:
-    """The bus's ledger on one line."""
-    counts = (bus.offered, bus.delivered, bus.dropped, bus.queued)
-    words = ("offered", "delivered", "dropped", "queued")
-    return "  ".join(f"{count:,} {word}" for count, word in zip(counts, words, strict=True))
 
 
 # --- parts of the summary --------------------------------------------------------------------

@@ -21,6 +21,7 @@ from rich.text import Text
 import leyline
 from leyline import Stage
 from leyline.limits import BOUNDARY_MS
+from tolaria.show.bus import bus_words, dropped_words, latency_words
 from tolaria.show.health import alert_head, alert_why, breaker_head, breaker_why, health_words
 from tolaria.show.latency import boundary_ms
 from tolaria.show.lives import Gain
@@ -35,7 +36,7 @@ from tolaria.show.phrases import (
     pattern,
     stage_word,
 )
-from tolaria.show.summary import bus_words, scores_table
+from tolaria.show.summary import scores_table
 from tolaria.show.view import RunView
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Terminal:
         self._bus = bus
         self._drawn_at = self._asked_at = -math.inf
         self._ledger = ""
+        self._num_dropped = 0
         self._batch: tuple[int, int | None] | None = None
         self._loss = math.nan
         self._held = ""
@@ -117,6 +119,8 @@ class Terminal:
             case leyline.LatencyAlert():
                 style = "yellow" if event.resolved else "bold red"
                 self._say(event.epoch, alert_head(event), alert_why(event), style)
+            case leyline.BusReport():
+                self._say_bus(event)
             case leyline.EpochMetrics():
                 self._batch, self._loss = None, math.nan
                 if self._live is None:
@@ -192,8 +196,15 @@ class Terminal:
         found = gain_words(Gain(report.counterfactual_gain, report.counterfactual_error))
         verdict = clean(report.verdict)
         verdict = stage_word(verdict) if verdict in Stage.__members__ else verdict
-        words = f"trial {expected}, counterfactual {found}: {verdict}"
+        seen = f" after {report.steps:,} steps" if report.steps else ""
+        words = f"trial {expected}, counterfactual {found}{seen}: {verdict}"
         self._say(report.epoch, clean(report.seed), words, "cyan")
+
+    def _say_bus(self, report: leyline.BusReport) -> None:
+        """Speak when more events were dropped than the last time."""
+        before, self._num_dropped = self._num_dropped, report.dropped
+        if report.dropped > before:
+            self._say(report.epoch, "events dropped", dropped_words(report), "yellow")
 
     def _epoch_line(self, event: leyline.EpochMetrics) -> str:
         of = f"/{event.num_epochs}" if event.num_epochs else ""
@@ -225,6 +236,8 @@ class Terminal:
             rows.append(("health", Text(health, style="red")))
         if ledger := self._ledger_words():
             rows.append(("bus", ledger))
+        if view.bus is not None and view.bus.latency_ms:
+            rows.append(("bus took", latency_words(view.bus)))
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(ratio=1)
@@ -234,10 +247,12 @@ class Terminal:
         return Panel(grid, title=title, title_align="left", border_style="dim")
 
     def _ledger_words(self) -> str:
-        """The bus's ledger, at most a second old."""
+        """The bus's ledger, at most a second old; for who reads the bus, as it last told of it."""
         if self._bus is not None and self._clock() - self._asked_at >= _BUS_S:
             self._asked_at, statistics = self._clock(), self._bus()
             self._ledger = bus_words(statistics) if statistics is not None else ""
+        if self._bus is None and self.view.bus is not None:
+            return bus_words(self.view.bus)
         return self._ledger
 
     def _progress(self) -> RenderableType:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 import leyline
 from leyline import Stage
 from tolaria.show.latency import BoundaryMs, boundary_ms, percentile
-from tolaria.show.lives import Gain, Mark, Place, Reading, SeedLife
+from tolaria.show.lives import SeedLife
+from tolaria.show.places import Places, is_stage
 from tolaria.show.plain import boundary_dict, decision_dict, seed_dict, without_nan
 
 _Dated = TypeVar(
@@ -30,29 +31,6 @@ _Dated = TypeVar(
     leyline.LatencyAlert,
     leyline.SeedReport,
 )
-
-_NUM_WAITING_PACKETS: Final = 256
-"""Packets kept while their schema has not come; a joiner that missed it must not grow for ever."""
-
-_MEASURED: Final = (
-    "stage",
-    "site",
-    "blueprint",
-    "parameters",
-    "alpha",
-    "trial_gain",
-    "trial_error",
-    "counterfactual_gain",
-    "counterfactual_error",
-)
-
-
-class _Packet(NamedTuple):
-    """A packet's occupied rows, copied: its columns are views that the run goes on writing."""
-
-    schema_id: int
-    epoch: int
-    rows: tuple[tuple[int, tuple[Any, ...]], ...]
 
 
 class RunView:
@@ -85,15 +63,15 @@ class RunView:
         """How the seeds' lives went on at the last boundary that is known."""
         self.learning_rates: leyline.LearningRates | None = None
         """The learning rates after the last boundary that is known."""
+        self.bus: leyline.BusReport | None = None
+        """What the bus last said of itself; older than its ledger on the disk."""
         self.ended: leyline.RunEnded | None = None
         self.standing = ""
         """What became of the run that no event tells, such as "killed"; its directory does."""
         self._boundaries: dict[int, leyline.BoundaryTiming] = {}
         self._steps: dict[int, int] = {}
         """The step that each epoch ended with."""
-        self._places: dict[str, Place] = {}
-        self._schemas: dict[int, leyline.Schema] = {}
-        self._waiting: deque[_Packet] = deque(maxlen=_NUM_WAITING_PACKETS)
+        self._places = Places()
         self._parameters = ((0, 0), 0)
         self._stages: tuple[int, dict[str, int]] = (0, {})
 
@@ -117,15 +95,13 @@ class RunView:
     @property
     def seeds(self) -> list[SeedLife]:
         """Every life of every seed, oldest first; places never used are not listed."""
-        lives = (life for place in self._places.values() for life in place.lives())
-        return sorted(lives, key=lambda life: (life.first_epoch, life.seed, life.life))
+        return self._places.lives
 
     @property
     def stages(self) -> dict[str, int]:
         """Places in use by stage name: as last reported, else as far as their lives are known."""
         reported = {name: num for name, num in self._stages[1].items() if name != "DORMANT"}
-        lives = [place.lives()[-1] for place in self._places.values() if place.lives()]
-        return reported or dict(Counter(life.stage.name for life in lives))
+        return reported or dict(Counter(life.stage.name for life in self._places.last_lives))
 
     @property
     def boundaries(self) -> list[leyline.BoundaryTiming]:
@@ -148,6 +124,14 @@ class RunView:
         """The epoch after which the network first had something grafted on it."""
         grafts = (life.epoch_of(Stage.GRAFTING) for life in self.seeds)
         return min((epoch for epoch in grafts if epoch is not None), default=None)
+
+    def life(self, seed: str) -> SeedLife | None:
+        """The newest life of a seed; None if its place was never used."""
+        return self._places.life(seed)
+
+    def step_at(self, epoch: int) -> int:
+        """The step that an epoch ended with; 0 if that is not known."""
+        return self._steps.get(epoch, 0)
 
     def metrics_at(self, epoch: int | None) -> dict[str, float]:
         """The metrics of the last epoch known up to and with this one (None: of them all)."""
@@ -197,6 +181,7 @@ class RunView:
             "learning_rates": self.learning_rates and msgspec.structs.asdict(self.learning_rates),
             "faults": [msgspec.structs.asdict(fault) for fault in self.faults],
             "breakers": [msgspec.structs.asdict(change) for change in self.breaker_changes],
+            "bus_report": self.bus and msgspec.structs.asdict(self.bus),
             "latency_alerts": [msgspec.structs.asdict(alert) for alert in self.alerts],
         }
         plain: dict[str, Any] = without_nan(fields)
@@ -210,11 +195,12 @@ class RunView:
             case leyline.RunStarted():
                 self._start(event)
             case leyline.Schema():
-                self._learn(event)
+                self.run_id = self.run_id or event.run_id
+                self._places.learn(event)
             case leyline.StatePacket():
                 self._note_parameters(event.epoch, 0, event.host_parameters, event.grown_parameters)
                 self._progress(event.epoch, event.num_epochs, event.step)
-                self._read(_copy(event))
+                self._places.note_packet(event)
             case leyline.StepMetrics():
                 if event.step >= self.step:
                     self.step, self.loss = event.step, event.loss
@@ -249,6 +235,10 @@ class RunView:
             case leyline.LatencyAlert():
                 self._progress(event.epoch)
                 _insert(self.alerts, event)
+            case leyline.BusReport():
+                self._progress(event.epoch)
+                if self.bus is None or event.epoch >= self.bus.epoch:
+                    self.bus = event
             case leyline.RunEnded():
                 self.run_id = self.run_id or event.run_id
                 self._progress(event.epoch)
@@ -268,7 +258,7 @@ class RunView:
         self._steps = {at: step for at, step in self._steps.items() if at <= epoch}
         self.epoch, self.step, self.ended = epoch, max(self._steps.values(), default=0), None
         self._parameters, self._stages = ((0, 0), self._parameters[1]), (0, {})
-        self.lifecycle = self.learning_rates = None
+        self.lifecycle = self.learning_rates = self.bus = None
         self.sites = self.sites if self.sites and self.sites.epoch <= epoch else None
         self.metrics = {at: known for at, known in self.metrics.items() if at <= epoch}
         self._boundaries = {at: known for at, known in self._boundaries.items() if at <= epoch}
@@ -277,8 +267,7 @@ class RunView:
         self.refusals = [report for report in self.refusals if report.epoch <= epoch]
         self.breaker_changes = [c for c in self.breaker_changes if c.epoch <= epoch]
         self.alerts = []  # a resumed run measures its boundaries anew
-        for place in self._places.values():
-            place.rewind(epoch)
+        self._places.rewind(epoch)
 
     def _progress(self, epoch: int, num_epochs: int = 0, step: int = 0) -> None:
         self.epoch = max(self.epoch, epoch)
@@ -300,73 +289,20 @@ class RunView:
 
     def _note_decision(self, event: leyline.Decision) -> None:
         self._progress(event.epoch)
-        if not _insert(self.decisions, event):
-            return
-        for score in event.scores:
-            gain = Gain(score.gain, score.gain_error)
-            place = self._place(score.seed)
-            place.trials.append(Reading(event.epoch, score.blueprint, gain))
+        if _insert(self.decisions, event):
+            self._places.note_scores(event)
 
     def _note_report(self, event: leyline.SeedReport) -> None:
         self._progress(event.epoch)
         if event.refused:
             _insert(self.refusals, event)
-        elif _is_stage(event.was) and _is_stage(event.now):
-            _insert(self._place(event.seed).reports, event)
+        elif is_stage(event.was) and is_stage(event.now):
+            _insert(self._places.changing(event.seed).reports, event)
 
     def _note_field(self, event: leyline.FieldReport) -> None:
         self._progress(event.epoch)
-        if not _insert(self.field_reports, event):
-            return
-        place = self._place(event.seed)
-        trial = Gain(event.expected_gain, event.expected_error)
-        counterfactual = Gain(event.counterfactual_gain, event.counterfactual_error)
-        place.trials.append(Reading(event.epoch, event.blueprint, trial))
-        place.counterfactuals.append(Reading(event.epoch, event.blueprint, counterfactual))
-
-    def _learn(self, schema: leyline.Schema) -> None:
-        self.run_id = self.run_id or schema.run_id
-        self._schemas[schema.schema_id] = schema
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        for packet in waiting:
-            self._read(packet)
-
-    def _read(self, packet: _Packet) -> None:
-        """Turn a packet's rows into marks, or keep it until its names are known."""
-        schema = self._schemas.get(packet.schema_id)
-        if schema is None:
-            self._waiting.append(packet)
-            return
-        sites = [site.name for site in schema.sites]
-        for row, values in packet.rows:
-            stage, site, blueprint, parameters, alpha, *gains = values
-            place = self._place(_name(schema.seeds, row))
-            place.marks[packet.epoch] = Mark(
-                epoch=packet.epoch,
-                stage=Stage(stage),
-                site=_name(sites, site),
-                blueprint=_name(schema.blueprints, blueprint),
-                parameters=parameters,
-                alpha=alpha,
-                trial=Gain(*gains[:2]),
-                counterfactual=Gain(*gains[2:]),
-            )
-
-    def _place(self, seed: str) -> Place:
-        """The place of that name, which is about to change."""
-        place = self._places.setdefault(seed, Place(seed))
-        place.changed()
-        return place
-
-
-def _copy(packet: leyline.StatePacket) -> _Packet:
-    columns = [packet.column(name) for name in _MEASURED]
-    rows = zip(*columns, strict=True)
-    occupied = tuple(
-        (row, values) for row, values in enumerate(rows) if values[0] and _is_stage(values[0])
-    )
-    return _Packet(packet.schema_id, packet.epoch, occupied)
+        if _insert(self.field_reports, event):
+            self._places.note_field(event)
 
 
 def _insert(events: list[_Dated], event: _Dated) -> bool:
@@ -378,11 +314,3 @@ def _insert(events: list[_Dated], event: _Dated) -> bool:
         return False
     events.insert(last, event)
     return True
-
-
-def _is_stage(number: int) -> bool:
-    return Stage.DORMANT <= number <= Stage.ROLLED_BACK
-
-
-def _name(names: Sequence[str], index: int) -> str:
-    return names[index] if 0 <= index < len(names) else f"#{index}"

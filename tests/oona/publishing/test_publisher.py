@@ -83,7 +83,7 @@ def test_the_thread_survives_every_fault(
     publisher = Publisher(outbox, transport)
     assert publisher.flush(10.0)
     publisher.stop(5.0)
-    assert publisher.num_faults == num_faults
+    assert publisher.status().num_faults == num_faults
     assert bodies(transport) == [f"event {number}".encode() for number in range(5)]
     ledger = outbox.count()
     assert (ledger.delivered, ledger.queued) == (5, 0)
@@ -94,7 +94,7 @@ def test_an_impatient_flush_ends_with_the_first_failure(outbox: Outbox) -> None:
     assert outbox.append(Priority.METRIC, "StepMetrics", b"event")
     publisher = Publisher(outbox, FaultyTransport(*[ServerError("gone")] * 1000))
     assert not publisher.flush(60.0, retries=False)
-    assert publisher.state == "server unreachable: gone"
+    assert publisher.health()[1] == "server unreachable: gone"
     publisher.stop(5.0)
 
 
@@ -132,7 +132,7 @@ def test_its_breaker_is_open_from_the_third_failure_in_a_row_until_something_is_
     class Watched(FaultyTransport):
         def append(self, entries: Sequence[Entry]) -> list[str | None]:
             assert is_built.wait(10.0)
-            states.append(publisher.breaker)
+            states.append(publisher.health()[0])
             return super().append(entries)
 
     assert outbox.append(Priority.REPORT, "Fault", b"one")
@@ -142,4 +142,4 @@ def test_its_breaker_is_open_from_the_third_failure_in_a_row_until_something_is_
     assert publisher.flush(10.0)
     publisher.stop(5.0)
     assert states == ["closed", "closed", "closed", "open", "open"]
-    assert publisher.breaker == "closed"
+    assert publisher.health()[0] == "closed"

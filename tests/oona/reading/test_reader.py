@@ -13,6 +13,7 @@ import leyline
 import oona
 from oona.servers.embedded import EmbeddedServer
 from oona.streams import entry
+from tests.oona.streams.publishing import publish
 
 STEP = leyline.StepMetrics(step=1, loss=0.5)
 ENDED = leyline.RunEnded(run_id="run", epoch=1, status="finished", parameters=1, metrics={})
@@ -56,7 +57,9 @@ def test_what_the_outbox_has_forgotten_comes_from_the_server(tmp_path: Path, oon
     assert [envelope.sequence for envelope in oona.read(tmp_path)] == list(range(1, 52))
 
 
-def test_hostile_entries_are_skipped_and_counted(tmp_path: Path, oona_url: str) -> None:
+def test_hostile_entries_are_skipped_and_counted(
+    tmp_path: Path, oona_url: str, admin: redis.Redis
+) -> None:
     """Whatever others write into the streams, real events are read and the rest is counted."""
     with oona.Bus.open(tmp_path, "run", oona_url) as bus:
         assert bus.offer(STEP)
@@ -70,21 +73,19 @@ def test_hostile_entries_are_skipped_and_counted(tmp_path: Path, oona_url: str) 
         "damaged": leyline.encode(envelope)[:-1] + b"\xff",
         "empty": b"",
     }
-    client = redis.Redis.from_url(oona_url)
     stream = "esper:run:report"
     for body in bodies.values():
         packed = entry.pack(leyline.Priority.REPORT, [body])
-        client.xadd(stream, {"num_events": 1, "envelopes": packed.payload})
-    client.xadd(stream, {"num_events": 99, "envelopes": packed.payload})
-    client.xadd(stream, {"num_events": 1, "envelopes": b"\x91" * 5000})
-    client.xadd(stream, {"num_events": 1, "envelopes": bytes(entry.READ_SIZE_BYTES + 1)})
-    client.xadd(stream, {b"\xff\xfe": b"\xff"})
+        admin.xadd(stream, {"num_events": 1, "envelopes": packed.payload})
+    admin.xadd(stream, {"num_events": 99, "envelopes": packed.payload})
+    admin.xadd(stream, {"num_events": 1, "envelopes": b"\x91" * 5000})
+    admin.xadd(stream, {"num_events": 1, "envelopes": bytes(entry.READ_SIZE_BYTES + 1)})
+    admin.xadd(stream, {b"\xff\xfe": b"\xff"})
     repeated = entry.pack(leyline.Priority.REPORT, [leyline.encode(envelope)])
-    client.xadd(stream, {"num_events": 1, "envelopes": repeated.payload})
-    client.set("esper:run:decision", "not a stream")
-    client.xadd(b"esper:\xff\xff:metric", {"a": "b"})
-    client.xadd("esper:metric", {"a": "b"})
-    client.close()
+    admin.xadd(stream, {"num_events": 1, "envelopes": repeated.payload})
+    admin.set("esper:run:decision", "not a stream")
+    admin.xadd(b"esper:\xff\xff:metric", {"a": "b"})
+    admin.xadd("esper:metric", {"a": "b"})
     reading = oona.read(oona_url)
     assert list(reading) == [envelope]
     assert reading.num_refused == len(bodies) + 4 + 1
@@ -180,3 +181,37 @@ def test_a_damaged_address_leaves_the_outbox(
         assert bus.offer(STEP)
     (tmp_path / "bus.json").write_bytes(content)
     assert [envelope.event for envelope in oona.read(tmp_path)] == [STEP]
+
+
+def test_a_reader_that_begins_after_a_trim_tells_what_is_missing(
+    oona_url: str, admin: redis.Redis
+) -> None:
+    """Reading a stream whose beginning is gone tells the exact sequences that no lane holds."""
+    publish(oona_url, [1], event=leyline.Fault(epoch=1, step=1, where="", what="", action=""))
+    publish(oona_url, *([n] for n in range(2, 12)))
+    admin.xtrim("esper:run:metric", maxlen=3, approximate=False)
+    reading = oona.read(oona_url)
+    assert [envelope.sequence for envelope in reading] == [1, 9, 10, 11]
+    assert [tuple(gap) for gap in reading.gaps] == [("run", 2, 8)]
+
+
+def test_a_hole_without_a_trim_is_no_gap(oona_url: str) -> None:
+    """A sequence that was used up by a dropped event is not told as trimmed."""
+    publish(oona_url, [1], [3], [4])
+    reading = oona.read(oona_url)
+    assert [envelope.sequence for envelope in reading] == [1, 3, 4]
+    assert reading.gaps == ()
+
+
+def test_a_follower_that_a_trim_overtakes_tells_the_exact_gap(
+    oona_url: str, admin: redis.Redis
+) -> None:
+    """Entries that come and go while a follower looks away are told as missing, by sequence."""
+    publish(oona_url, [1], [2])
+    following = oona.read(oona_url, follow=True, timeout_s=30.0)
+    assert [next(following).sequence for _ in range(2)] == [1, 2]
+    publish(oona_url, *([n] for n in range(3, 50)))
+    admin.xtrim("esper:run:metric", maxlen=2, approximate=False)
+    assert [next(following).sequence for _ in range(2)] == [48, 49]
+    assert [tuple(gap) for gap in following.gaps] == [("run", 3, 47)]
+    following.close()

@@ -59,3 +59,20 @@ def test_without_a_password_a_url_is_itself() -> None:
     assert bus_url.redact("redis://me:pw@host/1?password=x&a=b") == (
         "redis://me:***@host/1?password=***&a=b"
     )
+
+
+@pytest.mark.parametrize(
+    "option", ["ssl_cert_reqs=none", "ssl_cert_reqs=optional", "ssl_check_hostname=False"]
+)
+def test_tls_without_verification_is_refused_by_name(option: str) -> None:
+    """An option that would trust any server is named, with what to do instead."""
+    with pytest.raises(leyline.BusError, match=f"{option} would trust any server.*ssl_ca_certs"):
+        bus_url.check_url(f"rediss://user:secret@host?{option}")
+
+
+def test_an_option_that_is_none_is_refused() -> None:
+    """Options of the client that would change how it answers cannot be smuggled in by a URL."""
+    for option in ("decode_responses=1", "retry_on_timeout=1", "secret=1", "protocol=3"):
+        with pytest.raises(leyline.BusError, match="unknown; known are db, ") as caught:
+            bus_url.check_url(f"redis://host?{option}")
+        assert "secret" not in str(caught.value).replace("secret=1", "")

@@ -29,6 +29,8 @@ _EXAMPLES: Final[Mapping[str, Any]] = {
     "data_dir": "data",
     "max_sites": 16,
     "param_budget": 100_000,
+    "telemetry_bytes_per_s": 1_000_000,
+    "metrics_port": 9464,
     "run_dir": "runs/first",
     "num_epochs": 20,
     "boundary_every_steps": 1_000,

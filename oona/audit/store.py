@@ -1,0 +1,115 @@
+"""Where a collector keeps events: the same small interface over SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import leyline
+from leyline import ConfigError
+from oona.audit.chain import Chain
+from oona.audit.trail import AuditTrail
+from oona.metrics.operations import Operations
+from oona.off_loop import off_loop
+
+_TIMEOUT_S: Final = 30.0
+"""Longest that a disk may take for a batch before the collector gives up."""
+_VERIFY_TIMEOUT_S: Final = 3600.0
+_SQLITE: Final = "sqlite:"
+POSTGRES: Final = ("postgresql://", "postgres://")
+
+
+class Store(Protocol):
+    """Keeps events for good, chained; used by one task at a time."""
+
+    async def append(self, envelopes: Sequence[leyline.Envelope]) -> int:
+        """Commit events, all or none; those that are there already are passed over.
+
+        Returns:
+            How many are new.
+
+        Raises:
+            EsperError: nothing was committed, and why.
+        """
+
+    async def verify(self) -> list[str]:
+        """What is wrong with what is kept, in words."""
+
+    async def close(self) -> None:
+        """Let go of it; further calls do nothing."""
+
+
+class SqliteStore:
+    """An audit trail in a SQLite file, its work done off the loop."""
+
+    def __init__(self, path: Path, chain: Chain | None, operations: Operations):
+        self._trail = AuditTrail.open(path, chain)
+        self._operations = operations
+
+    async def append(self, envelopes: Sequence[leyline.Envelope]) -> int:
+        """Commit events; see `AuditTrail.append`."""
+        return await off_loop(
+            "audit append",
+            self._trail.append,
+            envelopes,
+            timeout_s=_TIMEOUT_S,
+            operations=self._operations,
+        )
+
+    async def verify(self) -> list[str]:
+        """What is wrong with the file; see `verify_trail`."""
+        return await off_loop("audit verify", self._trail.verify, timeout_s=_VERIFY_TIMEOUT_S)
+
+    async def close(self) -> None:
+        """Let go of the file, after a batch that is under way."""
+        await off_loop("audit close", self._trail.close, timeout_s=_TIMEOUT_S)
+
+
+def check_store(url: str) -> None:
+    """Refuse the URL of a store that there is none for.
+
+    Raises:
+        ConfigError: it is neither sqlite:PATH nor postgresql://...
+    """
+    if url.startswith(POSTGRES) or (url.startswith(_SQLITE) and url != _SQLITE):
+        return
+    raise ConfigError(
+        f"store {redact(url)!r} is not understood; give sqlite:PATH, such as sqlite:audit.db, or "
+        "postgresql://USER@HOST/DATABASE"
+    )
+
+
+async def open_store(url: str, operations: Operations, chain: Chain | None = None) -> Store:
+    """Open the store that a URL names, and make what it lacks.
+
+    Args:
+        url: sqlite:PATH or postgresql://...
+        operations: where its operations are timed.
+        chain: computes the hashes; None: with the key in ESPER_AUDIT_KEY, if there is one.
+
+    Raises:
+        ConfigError: the URL is not understood, or psycopg is not installed.
+        RunLockedError: another process writes to the SQLite file.
+        RunError: what is there cannot be used.
+        BusError: the database server cannot be reached.
+    """
+    check_store(url)
+    if url.startswith(_SQLITE):
+        path = Path(url.removeprefix(_SQLITE))
+        return await off_loop(
+            "audit open", SqliteStore, path, chain, operations, timeout_s=_TIMEOUT_S
+        )
+    from oona.audit.postgres import PostgresStore  # late: psycopg is an extra
+
+    return await PostgresStore.open(url, operations, chain)
+
+
+def redact(url: str) -> str:
+    """The URL with *** for its password, safe to print."""
+    start, scheme, rest = url.partition("://")
+    login, at, host = rest.rpartition("@")
+    if "password" in host.lower():  # libpq takes one among the options too
+        host = host.partition("?")[0] + "?..."
+    user, colon, _ = login.partition(":")
+    return f"{start}{scheme}{user}{':***' if colon else ''}{at}{host}"

@@ -1,0 +1,264 @@
+"""The audit trail: every event of a run in a SQLite file, each row chained to the one before."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import leyline
+from leyline import RunError, RunLockedError
+from oona.audit import schema
+from oona.audit.chain import Chain
+from oona.audit.check import Check
+from oona.audit.database import database_errors, open_readable, open_writable
+from oona.audit.head import Head, head_path, read_head, write_head
+from oona.audit.query import Query
+from oona.audit.row import Row, row_of
+
+FILE_NAME: Final = "audit.db"
+"""The trail in a run's directory; beside it lie audit.head, and audit.lock for its one writer."""
+
+_INSERT: Final = (
+    f"INSERT INTO events ({schema.ROW}) "  # noqa: S608 -- our own names
+    f"VALUES ({', '.join('?' * len(schema.COLUMNS))}) "
+    "ON CONFLICT (run_id, sequence) DO NOTHING"
+)
+_SEAL: Final = "UPDATE trail SET num_rows = ?, last_hash = ?"
+_GAPS: Final = """
+SELECT run_id, before + 1, sequence - 1 FROM (
+    SELECT run_id, sequence,
+        lag(sequence, 1, 0) OVER (PARTITION BY run_id ORDER BY sequence) AS before FROM events
+) WHERE sequence > before + 1"""
+
+
+class Gap(NamedTuple):
+    """Sequences of a run, first to last, of which the trail has no event, but of a later one."""
+
+    run_id: str
+    first: int
+    last: int
+
+
+class AuditTrail:
+    """The writer of a trail; there is one at a time. `read_trail` and `verify` need none."""
+
+    def __init__(self, path: Path, chain: Chain, lock: io.FileIO):
+        self.path: Final = path
+        self.num_refused = 0
+        """Hostile events that no store can hold."""
+        self._chain = chain
+        self._file_lock = lock
+        self._lock = threading.Lock()
+        self._connection = open_writable(path, chain)
+        try:
+            self._head = self._find_head()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    @classmethod
+    def open(cls, path: Path, chain: Chain | None = None) -> Self:
+        """Open a trail to write to, or make it.
+
+        Args:
+            path: the SQLite file.
+            chain: computes the hashes; None: with the key in ESPER_AUDIT_KEY, if there is one.
+
+        Raises:
+            RunLockedError: another writer has it.
+            RunError: it cannot be used: damaged, foreign, of a newer format, chained with another
+                key, or no longer as it was left. It is never changed then.
+            ConfigError: the key is too short.
+        """
+        chain = Chain.from_environment() if chain is None else chain
+        lock = _lock(path)
+        try:
+            return cls(path, chain, lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    def append(self, envelopes: Iterable[leyline.Envelope]) -> int:
+        """Append events, all or none of them; those that are there already are passed over.
+
+        Returns:
+            How many are new.
+
+        Raises:
+            RunError: the disk or the file refused; the trail is as it was.
+        """
+        found = [row_of(envelope) for envelope in envelopes]
+        rows = [row for row in found if row is not None]
+        with self._lock, database_errors(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                head = self._insert(rows)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            num_new = head.num_rows - self._head.num_rows
+            self._head = head
+            self.num_refused += len(found) - len(rows)
+            if num_new:
+                self._note_head()
+        return num_new
+
+    def verify(self) -> list[str]:
+        """What is wrong with the trail, in words; see `verify_trail`."""
+        return verify_trail(self.path, self._chain)
+
+    def close(self) -> None:
+        """Let go of the file; further calls do nothing."""
+        with self._lock:
+            self._connection.close()
+            self._file_lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _insert(self, rows: list[Row]) -> Head:
+        """Insert what is new and seal it; the head that the trail then has."""
+        count, last_hash = self._head
+        for row in rows:
+            link = self._chain.link(last_hash, count + 1, row)
+            if self._connection.execute(_INSERT, (count + 1, *row, link)).rowcount:
+                count, last_hash = count + 1, link
+        if count != self._head.num_rows:
+            self._connection.execute(_SEAL, (count, last_hash))
+        return Head(count, last_hash)
+
+    def _note_head(self) -> None:
+        try:
+            write_head(head_path(self.path), self._head)
+        except OSError as error:
+            raise RunError(
+                f"{head_path(self.path)} cannot be written: {error.strerror}; the events before "
+                "it are in the trail"
+            ) from error
+
+    def _find_head(self) -> Head:
+        """Where the trail ends; refuses one that no longer is as it was left.
+
+        To write on would hide it: the file beside it would be replaced.
+        """
+        noted = read_head(head_path(self.path))
+        with database_errors(self.path):
+            head = Head(*self._connection.execute(schema.HEAD).fetchone())
+            if noted is None and not head.num_rows:
+                write_head(head_path(self.path), head)
+            elif noted is None or not self._holds(noted):
+                there = "is missing" if noted is None else f"notes {noted.num_rows} rows"
+                raise RunError(
+                    f"{self.path} is no longer as it was left: it has {head.num_rows} rows, and "
+                    f"{head_path(self.path).name} {there}. `esper verify` tells more; move both "
+                    "away to have the trail written anew"
+                )
+        return head
+
+    def _holds(self, head: Head) -> bool:
+        find = "SELECT hash FROM events WHERE position = ?"
+        found = self._connection.execute(find, (head.num_rows,)).fetchone()
+        return not head.num_rows or (found is not None and found[0] == head.last_hash)
+
+
+def read_trail(path: Path, query: Query | None = None) -> Iterator[leyline.Envelope]:
+    """Yield the events that a query asks for, in order of time; somebody may be writing meanwhile.
+
+    Raises:
+        RunError: there is no trail at `path`, or it is damaged.
+    """
+    query = Query() if query is None else query
+    sql, parameters = query.sql("envelope", "events", placeholder="?", position_of="instr")
+    with database_errors(path), closing(open_readable(path)) as connection:
+        for (encoded,) in connection.execute(sql, parameters):
+            yield decoded(encoded, path)
+
+
+def decoded(encoded: bytes, where: object) -> leyline.Envelope:
+    """The event in a row.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        envelope = leyline.decode(encoded)
+    except leyline.ContractError as error:
+        raise RunError(f"an event in {where} is damaged: {error}; see `esper verify`") from error
+    if not isinstance(envelope, leyline.Envelope):
+        raise RunError(f"a row of {where} is no event; see `esper verify`")
+    return envelope
+
+
+def find_gaps(path: Path) -> list[Gap]:
+    """The sequences that the trail has no events of, exactly, run by run.
+
+    Such an event was dropped at its source, trimmed by the server before anybody read it, or is
+    still on its way.
+
+    Raises:
+        RunError: there is no trail at `path`, or it is damaged.
+    """
+    with database_errors(path), closing(open_readable(path)) as connection:
+        return [Gap(*found) for found in connection.execute(_GAPS)]
+
+
+def verify_trail(path: Path, chain: Chain | None = None) -> list[str]:
+    """What is wrong with a trail, in words: its file, its rows, their chain, its end.
+
+    Args:
+        path: the SQLite file; somebody may be writing to it.
+        chain: computes the hashes; None: with the key in ESPER_AUDIT_KEY, if there is one.
+    """
+    try:
+        return _flaws(path, Chain.from_environment() if chain is None else chain)
+    except leyline.EsperError as error:
+        return [str(error)]
+
+
+def _flaws(path: Path, chain: Chain) -> list[str]:
+    noted = read_head(head_path(path))  # first: the trail may go on meanwhile
+    with database_errors(path), closing(open_readable(path, chain)) as connection:
+        connection.execute("BEGIN")  # one moment of it
+        said = [found for (found,) in connection.execute("PRAGMA integrity_check(5)")]
+        if said != ["ok"]:
+            return [f"SQLite finds: {found}" for found in said]
+        check = Check(chain, Head(*connection.execute(schema.HEAD).fetchone()), noted)
+        for position, *columns, found in connection.execute(schema.ALL_ROWS):
+            check.take(position, Row(*columns), found)
+        return check.flaws()
+
+
+def _lock(path: Path) -> io.FileIO:
+    """Hold a trail against other writers until the file is closed or the process dies."""
+    lock_path = path.with_suffix(".lock")
+    try:
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise RunError(f"{lock_path} cannot be opened: {error.strerror}") from error
+    file = io.FileIO(descriptor, "r+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RunLockedError(f"{path} has a writer already; wait until it has ended") from error
+    except BaseException:
+        file.close()
+        raise
+    return file

@@ -1,0 +1,1 @@
+"""Metrics: how long operations take, and a run's events folded into numbers others scrape."""

@@ -1,0 +1,100 @@
+"""What the bus says of itself, in every place that shows a run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from leyline import BusReport, Event, RunEnded
+from oona import Bus
+from tests.tolaria.show.events import started
+from tolaria.commands.inspection import inspect_run
+from tolaria.commands.watch import watch_run
+from tolaria.disk.run import RunDirectory
+from tolaria.recorder import Recorder
+from tolaria.show.terminal import Terminal
+from tolaria.show.view import RunView
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+WELL = BusReport(
+    epoch=1,
+    offered=1200,
+    delivered=1180,
+    dropped=0,
+    queued=20,
+    dropped_by_type={},
+    latency_ms={"send": (0.21, 0.45, 1.1), "connect": (3.0, 3.0, 3.0)},
+)
+FLOODED = msgspec.structs.replace(
+    WELL,
+    epoch=2,
+    dropped=12,
+    dropped_by_type={"StatePacket": 2, "[red]StepMetrics\x1b": 10, "Fault": 0},
+)
+LINE = (
+    "bus after epoch 2: 1,200 offered  1,180 delivered  12 dropped  20 queued; "
+    "dropped 10 [red]StepMetrics\ufffd, 2 StatePacket; "
+    "p50/p95/p99 ms: connect 3.00/3.00/3.00, send 0.21/0.45/1.10"
+)
+ENDED = RunEnded(run_id="r", epoch=2, status="finished", parameters=9, metrics={})
+
+
+def shown(events: list[Event], *, is_terminal: bool) -> str:
+    console = Console(file=StringIO(), force_terminal=is_terminal, width=120, color_system=None)
+    with Terminal(console) as terminal:
+        for event in events:
+            terminal.apply(event)
+        terminal.refresh()
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_drops_are_said_when_there_are_more() -> None:
+    """Plain output is silent on a bus that is well, says what it dropped, and that only once."""
+    quiet = shown([started(), WELL, WELL], is_terminal=False)
+    assert "bus" not in quiet
+    assert "dropped" not in quiet
+    said = shown([started(), WELL, FLOODED, FLOODED], is_terminal=False)
+    assert said.count("events dropped") == 1
+    assert "epoch 2: events dropped: 10 [red]StepMetrics\ufffd, 2 StatePacket\n" in said
+
+
+def test_the_live_table_has_the_ledger_and_the_percentiles() -> None:
+    """Who reads the bus sees its ledger and latencies as it last told of them, a row for each."""
+    drawn = shown([started(), WELL], is_terminal=True)
+    assert " bus         1,200 offered  1,180 delivered  0 dropped  20 queued " in drawn
+    assert " bus took    p50/p95/p99 ms: connect 3.00/3.00/3.00, send 0.21/0.45/1.10 " in drawn
+
+
+def test_the_newest_report_is_shown() -> None:
+    """An earlier report that arrives late changes nothing; a resumed run forgets those it undoes;
+    as plain values they are all there."""
+    view = RunView()
+    for event in (started(), FLOODED, WELL):
+        view.apply(event)
+    assert view.bus == FLOODED
+    assert view.to_dict()["bus_report"]["latency_ms"]["send"] == [0.21, 0.45, 1.1]
+    view.apply(started(epoch=1, resumed=True))
+    assert view.bus is None
+
+
+def test_inspect_and_watch_end_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`esper inspect` and `esper watch` print the last report on one line."""
+    path = tmp_path / "run"
+    with RunDirectory.create(path, now=NOW) as run:
+        with Bus.open(path, run.run_id, "unix:///nowhere/bus.sock") as bus:
+            recorder = Recorder(run.journal, bus, run.run_id)
+            for event in (started(run_id=run.run_id), WELL, FLOODED, ENDED):
+                recorder.record(event)
+        recorder.close()
+    inspect_run(path, as_json=False)
+    assert LINE in capsys.readouterr().out.splitlines()
+    watch_run(str(path))
+    assert LINE in capsys.readouterr().out.splitlines()

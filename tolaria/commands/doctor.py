@@ -1,0 +1,42 @@
+"""`esper doctor`: whether a server will do for a run's telemetry."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from oona.servers import url as bus_url
+from oona.servers.doctor import examine
+from oona.servers.embedded import EmbeddedServer
+from oona.servers.finding import Finding
+from tolaria.show.phrases import clean, counted
+
+
+def examine_server(url: str | None) -> None:
+    """Print what was found of a server, or of the embedded one; exit code 1 if one must mend."""
+    console = Console(highlight=False)
+    if url is None or url == "embedded":
+        with tempfile.TemporaryDirectory(prefix="esper-doctor-") as directory:
+            server = EmbeddedServer(Path(directory) / "valkey.log")
+            try:
+                findings = examine(server.url)
+            finally:
+                server.stop()
+    else:
+        findings = examine(url)
+    shown = "the embedded server" if url is None else bus_url.redact(url)
+    for finding in findings:
+        console.print(finding_line(finding), markup=False, soft_wrap=True)
+    num_bad = sum(finding.mend is not None for finding in findings)
+    verdict = f"{counted(num_bad, 'thing')} to mend" if num_bad else "good for Esper"
+    console.print(f"{clean(shown)}: {verdict}", markup=False, soft_wrap=True)
+    raise SystemExit(1 if num_bad else 0)
+
+
+def finding_line(finding: Finding) -> str:
+    """One finding: ok, "?" if it could not be seen, or what to mend."""
+    mark = "mend" if finding.mend is not None else "ok" if finding.is_seen else "?"
+    remedy = f" -> {finding.mend}" if finding.mend is not None else ""
+    return f"{mark:<5} {finding.subject:<13} {clean(finding.told)}{remedy}"

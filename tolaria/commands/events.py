@@ -1,0 +1,129 @@
+"""`esper events`: what a run's audit trail tells, as a table, in JSON, or in a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from leyline import Envelope, RunError
+from oona.audit import catch_up, export_events, find_gaps, read_trail
+from oona.audit.export import check_format
+from oona.audit.plain import json_line
+from oona.audit.query import Query, parse_since
+from oona.audit.row import kind_of
+from oona.audit.trail import FILE_NAME
+from tolaria.disk.run import RunDirectory
+from tolaria.show.event_words import event_words
+from tolaria.show.phrases import clean, counted
+
+_NUM_GAPS_NAMED = 5
+
+
+def show_events(
+    run: Path,
+    *,
+    kinds: tuple[str, ...] = (),
+    seed: str | None = None,
+    since: str | None = None,
+    epoch: int | None = None,
+    limit: int | None = None,
+    as_json: bool = False,
+    export: Path | None = None,
+) -> None:
+    """Write what the run's outbox and server still hold to its trail, then show what is asked for.
+
+    Args:
+        run: a run's directory; or the .db file of a trail, which is shown as it is.
+        kinds, seed, since, epoch, limit: which events; all conditions hold together.
+        as_json: one JSON object a line.
+        export: a .jsonl or .parquet file to write instead of showing anything.
+
+    Raises:
+        ConfigError: an option that is not understood.
+        RunError: there is no run with events, or its trail cannot be used.
+        ExportError: the file cannot be written.
+    """
+    since_ns = None if since is None else parse_since(since, time.time_ns())
+    query = Query(kinds=kinds, seed=seed, since_ns=since_ns, epoch=epoch, limit=limit)
+    if export is not None:
+        check_format(export)
+    trail = run if run.is_file() else _caught_up(run)
+    envelopes = read_trail(trail, query)
+    try:
+        if export is not None:
+            num_events = export_events(envelopes, export)
+            click.echo(f"{export}: {counted(num_events, 'event')}")
+        elif as_json:
+            for envelope in envelopes:
+                sys.stdout.buffer.write(json_line(envelope))
+            sys.stdout.flush()
+        else:
+            _show_table(envelopes, trail)
+    except BrokenPipeError:
+        # Whoever read has seen enough; what Python flushes at the end must find a place to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _caught_up(path: Path) -> Path:
+    """The trail of a run, with all in it that can be read now."""
+    run = RunDirectory.open(path, lock=False)
+    trail = run.path / FILE_NAME
+    if not trail.is_file() and not run.outbox.is_file() and not (path / "bus.json").is_file():
+        raise RunError(
+            f"{path} has no events: its telemetry was off; `esper inspect {path}` shows what its "
+            "journal tells"
+        )
+    done = catch_up(run.path)
+    if done.num_refused:
+        click.echo(f"{counted(done.num_refused, 'damaged record')} passed over", err=True)
+    return trail
+
+
+def _show_table(envelopes: Iterable[Envelope], trail: Path) -> None:
+    num_events = 0
+    for line in _lines(envelopes):
+        click.echo(line)
+        num_events += 1
+    if not num_events:
+        click.echo("no event fits", err=True)
+    gaps = find_gaps(trail)
+    if gaps:
+        num_missing = sum(gap.last - gap.first + 1 for gap in gaps)
+        spans = [
+            str(gap.first) if gap.first == gap.last else f"{gap.first}-{gap.last}"
+            for gap in gaps[:_NUM_GAPS_NAMED]
+        ]
+        more = f" and {len(gaps) - _NUM_GAPS_NAMED} more" if len(gaps) > _NUM_GAPS_NAMED else ""
+        click.echo(
+            f"not in the trail: {counted(num_missing, 'event')} (number {', '.join(spans)}{more}), "
+            "dropped at the source, trimmed by the server before they were read, or on their way",
+            err=True,
+        )
+
+
+def _lines(envelopes: Iterable[Envelope]) -> Iterator[str]:
+    day = ""
+    for envelope in envelopes:
+        when = _local_time(envelope.wall_ns)
+        if when[:10] != day:
+            day = when[:10]
+            yield f"--- {day}"
+        epoch = getattr(envelope.event, "epoch", None)
+        kind = kind_of(type(envelope.event))
+        words = event_words(envelope.event)
+        place = "" if epoch is None else f"epoch {epoch}"
+        yield f"{when[11:]:12}  {clean(place):9}  {kind:14}  {words}".rstrip()
+
+
+def _local_time(wall_ns: int) -> str:
+    try:
+        when = datetime.fromtimestamp(wall_ns // 1_000_000_000).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return "no such day"
+    return f"{when:%Y-%m-%d %H:%M:%S}.{wall_ns // 1_000_000 % 1000:03}"
