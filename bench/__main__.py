@@ -16,8 +16,11 @@ from bench import (
     callback,
     checkpoint,
     chunks,
+    codec,
     dormant,
     guard,
+    offer,
+    publish,
     race,
     rates,
     rollback,
@@ -37,6 +40,9 @@ BENCHES = {
     "rates": rates,
     "checkpoint": checkpoint,
     "rollback": rollback,
+    "codec": codec,
+    "offer": offer,
+    "publish": publish,
 }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from leyline import ContractError, Event, RunError, StepMetrics
+from leyline import BusReport, ContractError, Event, RunError, StepMetrics
 from oona import Bus
 from tolaria.disk.journal import Journal, read
 from tolaria.resume.replay import FILE_NAME, Replay
@@ -13,11 +15,22 @@ from tolaria.show.view import RunView
 
 Listener = Callable[[Event], None]
 
+_STEPS_TOLD_AT_ONCE: Final = 64
+_STEPS_INTERVAL_S: Final = 0.25
+"""A step so long after the last that was told is told at once."""
+
 
 class Recorder:
-    """Fans events out. The journal keeps all but single steps, so the view can be rebuilt."""
+    """Fans events out. The journal keeps all but single steps and what the bus says of itself, so the
+    view can be rebuilt, and the journal is the same without a bus."""
 
-    def __init__(self, journal_path: Path, bus: Bus, run_id: str):
+    def __init__(
+        self,
+        journal_path: Path,
+        bus: Bus,
+        run_id: str,
+        clock_s: Callable[[], float] = time.monotonic,
+    ):
         self._journal_path = journal_path
         self._journal = Journal.open(journal_path)
         self.bus = bus
@@ -28,17 +41,50 @@ class Recorder:
         """Events that the disk refused or that are too large; the view has them all the same."""
         self.problem = ""
         """What was wrong with the last of them."""
+        self._clock_s = clock_s
+        self._step = 0
+        self._losses: list[float] = []
+        self._told_s = -_STEPS_INTERVAL_S
 
     def record(self, event: Event) -> None:
         """Record one event. Neither a full disk nor a dead server reaches the training run."""
-        if not isinstance(event, StepMetrics):
+        self._tell_steps()
+        if not isinstance(event, StepMetrics | BusReport):
             try:
                 self._journal.append(event)
             except (RunError, ContractError) as error:
                 self.num_unwritten += 1
                 self.problem = f"{type(event).__name__} is not in the journal: {error}"
-        self.bus.offer(event)
         self.view.apply(event)
+        self._pass_on(event)
+
+    def record_step(self, step: int, loss: float) -> None:
+        """Record the loss of one training step, in a microsecond.
+
+        The view has it at once. The bus and the listeners hear of steps that follow one another
+        quickly together: of 64, after a quarter of a second, or before the next other event.
+        """
+        if self._losses and step != self._step + 1:
+            self._tell_steps()
+        self._step = step
+        self._losses.append(loss)
+        self.view.note_step(step, loss)
+        if (
+            len(self._losses) == _STEPS_TOLD_AT_ONCE
+            or self._clock_s() - self._told_s >= _STEPS_INTERVAL_S
+        ):
+            self._tell_steps()
+
+    def _tell_steps(self) -> None:
+        if not self._losses:
+            return
+        *earlier, loss = self._losses
+        self._losses.clear()
+        self._told_s = self._clock_s()
+        self._pass_on(StepMetrics(step=self._step, loss=loss, earlier=tuple(earlier)))
+
+    def _pass_on(self, event: Event) -> None:
+        self.bus.offer(event)
         for listener in self.listeners:
             listener(event)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from leyline import StepMetrics
 from tolaria.boundary.stage_timer import StageTimer
 from tolaria.rollback.response import respond
 from tolaria.rollback.watch import Broken
@@ -36,7 +35,7 @@ def pass_step(
     esper.step += 1
     esper.steps_since_boundary += 1
     if value is not None and math.isfinite(value):
-        esper.session.record(StepMetrics(step=esper.step, loss=value))
+        esper.session.recorder.record_step(esper.step, value)
         esper.mean_loss.add(value)
     if broken is None:
         for seed, fault in esper.executor.after_step(value).items():

@@ -17,10 +17,12 @@ class RunStarted(Message, frozen=True, tag="run_started"):
 
 
 class StepMetrics(Message, frozen=True, tag="step"):
-    """The loss of one training step."""
+    """The loss of one training step, and of those just before it that were not told yet."""
 
     step: int
     loss: float
+    earlier: tuple[float, ...] = ()
+    """Losses of the steps before it, the last one last: that of step - 1."""
 
 
 class EpochMetrics(Message, frozen=True, tag="epoch"):

@@ -50,9 +50,9 @@ class Check:
             self._say(f"{_missing(last + 1, sealed.num_rows)}: the end was cut off")
         elif (last, self._before) != sealed:
             self._say(f"it ends with row {last}, not as it was sealed, with row {sealed.num_rows}")
-        if noted is None:
+        if noted is None and sealed.num_rows:
             self._say("the file that notes where it ends is missing")
-        elif not self._noted_is_met:
+        elif noted is not None and not self._noted_is_met:
             self._say(
                 f"the file beside it notes row {noted.num_rows} with the hash "
                 f"{noted.last_hash.hex()[:16]}..., which is not there: rows were cut off, or all "

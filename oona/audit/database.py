@@ -19,6 +19,10 @@ _NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
+class NothingWrittenError(RunError):
+    """A trail whose writer has not come to its tables yet, or was killed before."""
+
+
 @contextmanager
 def database_errors(path: Path) -> Iterator[None]:
     """Say what SQLite refuses as a RunError that names the file and what to do."""
@@ -90,6 +94,8 @@ def _read_only(path: Path, options: str, chain: Chain | None) -> sqlite3.Connect
     )
     try:
         connection.execute("PRAGMA query_only=ON")
+        if _is_blank(connection):
+            raise NothingWrittenError(f"there is no event in {path} yet; look again later")
         _refuse_others(connection, path, chain)
     except BaseException:
         connection.close()

@@ -13,9 +13,9 @@ from oona.audit.chain import GENESIS, Chain
 from oona.audit.check import Check
 from oona.audit.head import Head
 from oona.audit.query import Query
+from oona.audit.reader import decoded
 from oona.audit.row import Row, row_of
 from oona.audit.store import redact
-from oona.audit.trail import decoded
 from oona.metrics.operations import Operations
 
 if TYPE_CHECKING:

@@ -6,20 +6,18 @@ import fcntl
 import io
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import leyline
 from leyline import RunError, RunLockedError
 from oona.audit import schema
 from oona.audit.chain import Chain
-from oona.audit.check import Check
-from oona.audit.database import database_errors, open_readable, open_writable
+from oona.audit.database import database_errors, open_writable
 from oona.audit.head import Head, head_path, read_head, write_head
-from oona.audit.query import Query
+from oona.audit.reader import verify_trail
 from oona.audit.row import Row, row_of
 
 FILE_NAME: Final = "audit.db"
@@ -31,23 +29,10 @@ _INSERT: Final = (
     "ON CONFLICT (run_id, sequence) DO NOTHING"
 )
 _SEAL: Final = "UPDATE trail SET num_rows = ?, last_hash = ?"
-_GAPS: Final = """
-SELECT run_id, before + 1, sequence - 1 FROM (
-    SELECT run_id, sequence,
-        lag(sequence, 1, 0) OVER (PARTITION BY run_id ORDER BY sequence) AS before FROM events
-) WHERE sequence > before + 1"""
-
-
-class Gap(NamedTuple):
-    """Sequences of a run, first to last, of which the trail has no event, but of a later one."""
-
-    run_id: str
-    first: int
-    last: int
 
 
 class AuditTrail:
-    """The writer of a trail; there is one at a time. `read_trail` and `verify` need none."""
+    """The writer of a trail; there is one at a time. Readers (`oona.audit.reader`) need none."""
 
     def __init__(self, path: Path, chain: Chain, lock: io.FileIO):
         self.path: Final = path
@@ -176,73 +161,6 @@ class AuditTrail:
         find = "SELECT hash FROM events WHERE position = ?"
         found = self._connection.execute(find, (head.num_rows,)).fetchone()
         return not head.num_rows or (found is not None and found[0] == head.last_hash)
-
-
-def read_trail(path: Path, query: Query | None = None) -> Iterator[leyline.Envelope]:
-    """Yield the events that a query asks for, in order of time; somebody may be writing meanwhile.
-
-    Raises:
-        RunError: there is no trail at `path`, or it is damaged.
-    """
-    query = Query() if query is None else query
-    sql, parameters = query.sql("envelope", "events", placeholder="?", position_of="instr")
-    with database_errors(path), closing(open_readable(path)) as connection:
-        for (encoded,) in connection.execute(sql, parameters):
-            yield decoded(encoded, path)
-
-
-def decoded(encoded: bytes, where: object) -> leyline.Envelope:
-    """The event in a row.
-
-    Raises:
-        RunError: it is damaged.
-    """
-    try:
-        envelope = leyline.decode(encoded)
-    except leyline.ContractError as error:
-        raise RunError(f"an event in {where} is damaged: {error}; see `esper verify`") from error
-    if not isinstance(envelope, leyline.Envelope):
-        raise RunError(f"a row of {where} is no event; see `esper verify`")
-    return envelope
-
-
-def find_gaps(path: Path) -> list[Gap]:
-    """The sequences that the trail has no events of, exactly, run by run.
-
-    Such an event was dropped at its source, trimmed by the server before anybody read it, or is
-    still on its way.
-
-    Raises:
-        RunError: there is no trail at `path`, or it is damaged.
-    """
-    with database_errors(path), closing(open_readable(path)) as connection:
-        return [Gap(*found) for found in connection.execute(_GAPS)]
-
-
-def verify_trail(path: Path, chain: Chain | None = None) -> list[str]:
-    """What is wrong with a trail, in words: its file, its rows, their chain, its end.
-
-    Args:
-        path: the SQLite file; somebody may be writing to it.
-        chain: computes the hashes; None: with the key in ESPER_AUDIT_KEY, if there is one.
-    """
-    try:
-        return _flaws(path, Chain.from_environment() if chain is None else chain)
-    except leyline.EsperError as error:
-        return [str(error)]
-
-
-def _flaws(path: Path, chain: Chain) -> list[str]:
-    noted = read_head(head_path(path))  # first: the trail may go on meanwhile
-    with database_errors(path), closing(open_readable(path, chain)) as connection:
-        connection.execute("BEGIN")  # one moment of it
-        said = [found for (found,) in connection.execute("PRAGMA integrity_check(5)")]
-        if said != ["ok"]:
-            return [f"SQLite finds: {found}" for found in said]
-        check = Check(chain, Head(*connection.execute(schema.HEAD).fetchone()), noted)
-        for position, *columns, found in connection.execute(schema.ALL_ROWS):
-            check.take(position, Row(*columns), found)
-        return check.flaws()
 
 
 def _lock(path: Path) -> io.FileIO:

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import leyline
 from oona.audit.store import Store
+from oona.metrics.aggregates import Aggregates
 from oona.metrics.operations import Operations
 from oona.off_loop import off_loop
 from oona.reading.reader import read
@@ -43,6 +44,7 @@ class Collector:
             away and at the end; None: every run on a server, until `stop`.
         is_live: whether there may be more events to come; asked whenever there are none.
         operations: where operations are timed.
+        aggregates: what the events are added up in as well.
         clock: seconds, never backward.
     """
 
@@ -54,6 +56,7 @@ class Collector:
         run_dir: Path | None,
         is_live: Callable[[], bool],
         operations: Operations,
+        aggregates: Aggregates | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.num_events = 0
@@ -67,6 +70,7 @@ class Collector:
         self._run_dir = run_dir
         self._is_live = is_live
         self._operations = operations
+        self._aggregates = aggregates
         self._clock = clock
         self._stopping = asyncio.Event()
         self._seen = SequenceSet()
@@ -91,7 +95,7 @@ class Collector:
                 num_failures = 0
             except leyline.BusError as error:
                 num_failures += 1
-                self._say(str(error))
+                self._note(str(error), aloud=is_live)
             if self._stopping.is_set():
                 return
             await self._drain_outbox()
@@ -107,7 +111,7 @@ class Collector:
         """Take what the server delivers, until there is no more to come."""
         group = await self._call("connect to the bus", self._open_group)
         try:
-            self._say("")
+            self._note("")
             quiet_since = claimed = self._clock()
             deliveries = await self._call("claim events", group.claim)
             while True:
@@ -138,7 +142,11 @@ class Collector:
     async def _append(self, envelopes: Sequence[leyline.Envelope]) -> None:
         if not envelopes:
             return
-        self.num_events += await self._store.append(envelopes)
+        num_new = await self._store.append(envelopes)
+        self.num_events += num_new
+        if self._aggregates is not None and num_new == len(envelopes):  # nothing is counted twice
+            for envelope in envelopes:
+                self._aggregates.run(envelope.run_id).apply(envelope.event)
         if self._run_dir is None:
             return
         for envelope in envelopes:
@@ -175,8 +183,8 @@ class Collector:
             async with asyncio.timeout(min(doubled_s, _LONGEST_PAUSE_S)):
                 await self._stopping.wait()
 
-    def _say(self, problem: str) -> None:
-        if problem and problem != self.problem:
+    def _note(self, problem: str, *, aloud: bool = False) -> None:
+        if aloud and problem != self.problem:
             _LOG.warning("audit: %s; events wait in the run's outbox", problem)
         self.problem = problem
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +17,7 @@ from leyline import BusError, RunLockedError
 from oona import run_file
 from oona.audit.store import Store, open_store, redact
 from oona.collecting.collector import Collector
+from oona.metrics.aggregates import Aggregates
 from oona.metrics.operations import Operations
 from oona.servers import url as bus_url
 from oona.streams.groups import ConsumerGroup
@@ -32,7 +34,8 @@ def collect(
     store_url: str,
     *,
     is_live: Callable[[], bool],
-    operations: Operations | None = None,
+    metrics_port: int | None = None,
+    on_metrics: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Collect the events of a run, or of every run on a server, until it is over or told to stop.
 
@@ -43,21 +46,28 @@ def collect(
         target: a run's directory, or the URL of a server, which is followed until a stop.
         store_url: sqlite:PATH or postgresql://...
         is_live: whether the run still goes on.
-        operations: where operations are timed.
+        metrics_port: serve /metrics there, on the loopback interface; 0 for any port that is free.
+        on_metrics: is told the URL of /metrics.
 
     Returns:
         How many events were new to the store.
 
     Raises:
-        EsperError: the store cannot be used, or refused a batch.
+        EsperError: the store cannot be used or refused a batch, or the port is taken.
     """
-    operations = Operations() if operations is None else operations
-    return asyncio.run(_serve(target, store_url, is_live, operations))
+    aggregates = Aggregates()
+    with ExitStack() as held:
+        if metrics_port is not None:
+            from oona.metrics.prometheus import PrometheusEndpoint  # late: few ask for it
+
+            on_metrics(held.enter_context(PrometheusEndpoint(aggregates, metrics_port)).url)
+        return asyncio.run(_serve(target, store_url, is_live, aggregates))
 
 
 async def _serve(
-    target: Path | str, store_url: str, is_live: Callable[[], bool], operations: Operations
+    target: Path | str, store_url: str, is_live: Callable[[], bool], aggregates: Aggregates
 ) -> int:
+    operations = Operations()
     store = await _open_when_free(store_url, operations)
     try:
         collector = Collector(
@@ -66,6 +76,7 @@ async def _serve(
             run_dir=target if isinstance(target, Path) else None,
             is_live=is_live,
             operations=operations,
+            aggregates=aggregates,
         )
         async with asyncio.TaskGroup() as tasks:
             work = tasks.create_task(collector.run(), name="oona-collector")
@@ -96,12 +107,13 @@ def open_group(target: Path | str, store_url: str) -> ConsumerGroup:
 
 
 async def _open_when_free(store_url: str, operations: Operations) -> Store:
-    with_lock = asyncio.get_running_loop().time() + _LOCK_TIMEOUT_S
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _LOCK_TIMEOUT_S
     while True:
         try:
             return await open_store(store_url, operations)
         except RunLockedError:
-            if asyncio.get_running_loop().time() >= with_lock:
+            if loop.time() >= deadline:
                 raise
         await asyncio.sleep(_LOCK_INTERVAL_S)
 

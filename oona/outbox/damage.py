@@ -24,4 +24,6 @@ def damage(path: Path) -> list[str]:
         _, num_damaged = outbox_file.read_file(path)
     except OSError as error:
         raise leyline.BusError(f"{path} cannot be read: {error.strerror}") from error
+    if num_damaged == 1:
+        return ["one of its events is damaged"]
     return [f"{num_damaged} of its events are damaged"] if num_damaged else []

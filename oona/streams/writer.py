@@ -90,7 +90,7 @@ class RedisTransport:
                     newest_ms[entry.lane] = _time_ms(self._connection.read_response())
                     refusals.append(None)
                 except ResponseError as error:
-                    refusals.append(str(error))
+                    refusals.append(_reason(error))
                     out_of_memory |= isinstance(error, OutOfMemoryError)
             if out_of_memory:
                 self._make_room()
@@ -126,6 +126,12 @@ class RedisTransport:
         with contextlib.suppress(ResponseError):
             self._reply("XTRIM", self._streams[lane], "MINID", "~", now_ms - self._max_age_ms)
             self._reply("PEXPIRE", self._streams[lane], self._max_age_ms)
+
+
+def _reason(error: ResponseError) -> str:
+    """What the server said; the client cuts off the codes that it knows, as in "MOVED"."""
+    kind = type(error).__name__.removesuffix("Error")
+    return f"{error}" if kind == "Response" else f"{kind}: {error}"
 
 
 def _time_ms(answer: Any) -> int:

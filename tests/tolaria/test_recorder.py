@@ -52,6 +52,41 @@ def test_every_event_but_a_step_is_in_the_journal_in_order(tmp_path: Path, bus: 
     recorder.close()
 
 
+def test_quick_steps_are_told_together(tmp_path: Path, bus: Bus) -> None:
+    """Every loss is told once and in order: slow steps at once, quick ones with others, and before
+    whatever else happens; the view has each at once."""
+    now_s = 0.0
+    recorder = Recorder(tmp_path / "journal.bin", bus, "run", lambda: now_s)
+    heard: list[Event] = []
+    recorder.listeners.append(heard.append)
+
+    def told() -> list[tuple[int, float, int]]:
+        steps = [event for event in heard if isinstance(event, StepMetrics)]
+        return [(event.step, event.loss, len(event.earlier)) for event in steps]
+
+    recorder.record_step(1, 1.0)
+    assert told() == [(1, 1.0, 0)], "the first one at once"
+    for step in range(2, 80):
+        recorder.record_step(step, 1 / step)
+        assert (recorder.view.step, recorder.view.loss) == (step, 1 / step)
+    assert told()[1:] == [(65, 1 / 65, 63)]
+    recorder.record(_decision(1))
+    assert told()[2:] == [(79, 1 / 79, 13)]
+    assert heard[-1] == _decision(1)
+    recorder.record_step(80, 8.0)
+    now_s = 0.25
+    recorder.record_step(81, 9.0)
+    assert told()[3:] == [(81, 9.0, 1)]
+    recorder.record_step(82, 1.0)
+    recorder.record_step(40, 2.0)  # the run went back
+    now_s = 9.0
+    recorder.record_step(41, 3.0)
+    assert told()[4:] == [(82, 1.0, 0), (41, 3.0, 1)]
+    losses = [x for e in heard if isinstance(e, StepMetrics) for x in (*e.earlier, e.loss)]
+    assert losses == [1 / step for step in range(1, 80)] + [8.0, 9.0, 1.0, 2.0, 3.0]
+    recorder.close()
+
+
 def test_the_view_can_be_rebuilt_from_the_journal(tmp_path: Path, bus: Bus) -> None:
     """After rewinding to the end the view tells the same as before."""
     recorder = _recorder(tmp_path, bus)

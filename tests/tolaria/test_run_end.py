@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import kasmina
-from leyline import Event, RunEnded, RunError, StepMetrics
+from leyline import BusReport, Event, RunEnded, RunError, StepMetrics
 from oona import read as read_bus
 from tests.tolaria.plain_loops import (
     NUM_BATCHES,
@@ -119,7 +119,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_fault_and_training_goes_on(
 
 def test_the_ledger_of_the_bus_is_the_journal_and_the_steps(tmp_path: Path) -> None:
     """End to end through the bus in memory: every event that was recorded is delivered once, in
-    order, and the journal holds the same but for the steps."""
+    order, and the journal holds the same but for the steps and the bus's own reports."""
     model = make_host()
     optimizer = adam(model)
     with attach(model, optimizer, tmp_path / "run", schedule=SCHEDULE, telemetry="memory") as esper:
@@ -131,10 +131,12 @@ def test_the_ledger_of_the_bus_is_the_journal_and_the_steps(tmp_path: Path) -> N
     journal = list(read(tmp_path / "run" / "journal.bin"))
     delivered = [envelope.event for envelope in read_bus(tmp_path / "run")]
     steps = [event for event in delivered if isinstance(event, StepMetrics)]
-    assert len(steps) == 7 * NUM_BATCHES
+    assert sum(1 + len(event.earlier) for event in steps) == 7 * NUM_BATCHES
+    kept = [type(e) for e in delivered if not isinstance(e, StepMetrics | BusReport)]
+    assert kept == [type(e) for e in journal]
+    assert [e.epoch for e in delivered if isinstance(e, BusReport)] == list(range(1, 8))
     assert (ledger.dropped, ledger.queued) == (0, 0)
-    assert ledger.offered == ledger.delivered == len(journal) + len(steps) == len(delivered)
-    assert [type(e) for e in delivered if type(e) is not StepMetrics] == [type(e) for e in journal]
+    assert ledger.offered == ledger.delivered == len(delivered)
     assert len(heard) == len(delivered) - 1  # all but the start of the run
     assert esper.session.recorder.num_unwritten == 0
 

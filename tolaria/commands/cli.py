@@ -217,11 +217,17 @@ def events(run: Path, **options: Any) -> None:
     metavar="STORE",
     help="sqlite:PATH or postgresql://USER@HOST/DATABASE (default: audit.db in the run).",
 )
-def collect(target: str, *, store: str | None) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    help="Serve /metrics on 127.0.0.1:N (0: any port).",
+)
+def collect(target: str, **options: Any) -> None:
     """Write events to an audit trail as they come, until the run has ended, or Ctrl-C."""
     from tolaria.commands.collect import collect_run
 
-    collect_run(target, store=store)
+    collect_run(target, **options)
 
 
 @esper.command(short_help="Go back to an earlier checkpoint.")

@@ -94,7 +94,7 @@ def _show_table(envelopes: Iterable[Envelope], trail: Path) -> None:
         click.echo("no event fits", err=True)
     gaps = find_gaps(trail)
     if gaps:
-        num_missing = sum(gap.last - gap.first + 1 for gap in gaps)
+        num_missing = sum(gap.num_events for gap in gaps)
         spans = [
             str(gap.first) if gap.first == gap.last else f"{gap.first}-{gap.last}"
             for gap in gaps[:_NUM_GAPS_NAMED]

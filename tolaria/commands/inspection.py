@@ -17,7 +17,7 @@ from tolaria.commands.history import read_view, standing_line
 from tolaria.disk.run import RunDirectory
 from tolaria.disk.usage import disk_use, disk_words
 from tolaria.show import report
-from tolaria.show.bus import bus_line
+from tolaria.show.bus import dropped_words
 from tolaria.show.health import health_lines
 from tolaria.show.phrases import clean, counted, life_words
 from tolaria.show.sites import sites_lines
@@ -35,7 +35,8 @@ def inspect_run(path: Path, *, as_json: bool) -> None:
         content["run_id"] = run.run_id
         content["disk_size_bytes"] = disk_use(run.path)
         content["bus"] = {
-            name: getattr(ledger, name) for name in ("offered", "delivered", "dropped", "queued")
+            name: getattr(ledger, name)
+            for name in ("offered", "delivered", "dropped", "queued", "dropped_by_type")
         }
         sys.stdout.write(json.dumps(msgspec.to_builtins(content), indent=2) + "\n")
         return
@@ -64,8 +65,8 @@ def inspect_run(path: Path, *, as_json: bool) -> None:
         f"\nbus: {ledger.offered} offered = {ledger.delivered} delivered + "
         f"{ledger.dropped} dropped + {ledger.queued} queued"
     )
-    if view.bus is not None:
-        console.print(bus_line(view.bus), markup=False, soft_wrap=True)
+    if dropped := dropped_words(ledger):
+        console.print(f"dropped: {dropped}", markup=False, soft_wrap=True)
     console.print(f"on disk: {disk_words(run.path)}", soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ from leyline import BusReport
 from tolaria.show.phrases import clean
 
 if TYPE_CHECKING:
-    from oona import BusStatistics
+    from oona import BusStatistics, Ledger
 
 
 def bus_words(bus: BusStatistics | BusReport) -> str:
@@ -18,9 +18,9 @@ def bus_words(bus: BusStatistics | BusReport) -> str:
     return "  ".join(f"{count:,} {word}" for count, word in zip(counts, words, strict=True))
 
 
-def dropped_words(report: BusReport) -> str:
+def dropped_words(bus: BusReport | Ledger) -> str:
     """The events dropped so far by type, the most first; empty if none was."""
-    by_num = sorted(report.dropped_by_type.items(), key=lambda item: (-item[1], item[0]))
+    by_num = sorted(bus.dropped_by_type.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{num:,} {clean(kind)}" for kind, num in by_num if num)
 
 

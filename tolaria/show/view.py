@@ -202,8 +202,7 @@ class RunView:
                 self._progress(event.epoch, event.num_epochs, event.step)
                 self._places.note_packet(event)
             case leyline.StepMetrics():
-                if event.step >= self.step:
-                    self.step, self.loss = event.step, event.loss
+                self.note_step(event.step, event.loss)
             case leyline.EpochMetrics():
                 self._note_epoch(event)
             case leyline.LifecycleMetrics():
@@ -244,6 +243,11 @@ class RunView:
                 self._progress(event.epoch)
                 self.ended = event
                 self._note_parameters(event.epoch, 2, 0, event.parameters)
+
+    def note_step(self, step: int, loss: float) -> None:
+        """Note the loss of a step, unless a later one is known."""
+        if step >= self.step:
+            self.step, self.loss = step, loss
 
     def _start(self, event: leyline.RunStarted) -> None:
         self.run_id, self.model = event.run_id, event.model

@@ -146,8 +146,15 @@ def test_a_cut_end_that_was_sealed_anew_is_found(
         assert "rows were cut off" in verify_trail(path, PLAIN)[-1]
         with pytest.raises(RunError, match="no longer as it was left"):
             AuditTrail.open(path, PLAIN)
+
+
+def test_a_missing_note_of_the_end_is_found(written: Path) -> None:
+    """Without it a cut end would not be: nobody writes on, either."""
+    with copied(written) as path:
         path.with_suffix(".head").unlink()
         assert verify_trail(path, PLAIN) == ["the file that notes where it ends is missing"]
+        with pytest.raises(RunError, match="is missing"):
+            AuditTrail.open(path, PLAIN)
 
 
 def test_flaws_are_named_and_counted(written: Path) -> None:

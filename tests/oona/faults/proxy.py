@@ -32,6 +32,10 @@ class Proxy:
 
     def __init__(self, target: Path, tls: ssl.SSLContext | None = None):
         self.toxic: Toxic | None = None
+        self.reply: bytes | None = None
+        """What is answered to each command in place of the server; b"" for no answer."""
+        self.is_endless = False
+        """Whether the end of the reply is repeated until nobody takes it any more."""
         self.num_connections = 0
         self._target = target
         self._tls = tls
@@ -59,8 +63,8 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._abort_all)
 
     def heal(self) -> None:
-        """Let everything pass again; what was swallowed stays away."""
-        self.toxic = None
+        """Let everything pass again, on new connections."""
+        self.toxic = self.reply = None
         self.cut()
 
     async def _serve(self) -> None:
@@ -93,9 +97,10 @@ class Proxy:
                 return
             up, server = await asyncio.open_unix_connection(self._target)
             self._writers.add(server)
+            gone = asyncio.Event()
             both = [
-                asyncio.create_task(self._pump(down, server, client, "send", spoils)),
-                asyncio.create_task(self._pump(up, client, server, "reply", spoils)),
+                asyncio.create_task(self._pump(down, server, client, "send", spoils, gone)),
+                asyncio.create_task(self._pump(up, client, server, "reply", spoils, gone)),
             ]
             try:
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -113,14 +118,22 @@ class Proxy:
         other: asyncio.StreamWriter,
         phase: str,
         always: str | None,
+        gone: asyncio.Event,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(_CHUNK_SIZE_BYTES):
+                if gone.is_set():
+                    continue
+                if self.reply is not None and phase == "send":
+                    await self._answer(other, data)
+                    continue
                 toxic = self.toxic
                 here = toxic.name if toxic is not None and toxic.phase == phase else None
                 match always or here:
-                    case "latency":
-                        await asyncio.sleep(LATENCY_S)
+                    case "latency":  # of each piece, while those behind it are on their way too
+                        loop = asyncio.get_running_loop()
+                        loop.call_later(LATENCY_S, sink.write, data)
+                        continue
                     case "bandwidth":
                         await asyncio.sleep(len(data) / BANDWIDTH_BYTES_PER_S)
                     case "blackhole":
@@ -135,10 +148,22 @@ class Proxy:
                             await asyncio.sleep(0)
                         continue
                     case "half-open":  # the server's side is gone, the client's knows nothing of it
+                        gone.set()
                         (sink if phase == "send" else other).transport.abort()
-                        await asyncio.Event().wait()
+                        continue
                 sink.write(data)
                 await sink.drain()
+        if gone.is_set() and phase == "reply":
+            await asyncio.Event().wait()
+
+    async def _answer(self, client: asyncio.StreamWriter, asked: bytes) -> None:
+        """Answer in the server's place, once for each command of a pipeline."""
+        assert self.reply is not None
+        client.write(self.reply * max(1, asked.count(b"XADD\r\n")))
+        await client.drain()
+        while self.is_endless and not client.transport.is_closing():
+            client.write(self.reply[-1:] * 65536)
+            await client.drain()
 
     def _reset(self, client: asyncio.StreamWriter) -> None:
         """End a connection with RST instead of FIN."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -10,13 +11,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from leyline import BusReport, Event, RunEnded
+from leyline import BusReport, Event, RunEnded, StepMetrics
 from oona import Bus
 from tests.tolaria.show.events import started
 from tolaria.commands.inspection import inspect_run
 from tolaria.commands.watch import watch_run
 from tolaria.disk.run import RunDirectory
-from tolaria.recorder import Recorder
 from tolaria.show.terminal import Terminal
 from tolaria.show.view import RunView
 
@@ -83,18 +83,33 @@ def test_the_newest_report_is_shown() -> None:
     assert view.bus is None
 
 
-def test_inspect_and_watch_end_with_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`esper inspect` and `esper watch` print the last report on one line."""
+def test_watch_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`esper watch` prints the last report on one line before what became of the run."""
     path = tmp_path / "run"
-    with RunDirectory.create(path, now=NOW) as run:
-        with Bus.open(path, run.run_id, "unix:///nowhere/bus.sock") as bus:
-            recorder = Recorder(run.journal, bus, run.run_id)
-            for event in (started(run_id=run.run_id), WELL, FLOODED, ENDED):
-                recorder.record(event)
-        recorder.close()
-    inspect_run(path, as_json=False)
-    assert LINE in capsys.readouterr().out.splitlines()
+    with (
+        RunDirectory.create(path, now=NOW) as run,
+        Bus.open(path, run.run_id, "unix:///nowhere/bus.sock") as bus,
+    ):
+        for event in (started(run_id=run.run_id), WELL, FLOODED, ENDED):
+            assert bus.offer(event)
     watch_run(str(path))
-    assert LINE in capsys.readouterr().out.splitlines()
+    assert capsys.readouterr().out.splitlines()[-2:] == [LINE, f"{path}: finished"]
+
+
+def test_inspect_says_what_was_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`esper inspect` has the drops by type from the ledger on the disk, as words and as JSON; of
+    a bus that dropped nothing it has no such line."""
+    path = tmp_path / "run"
+    with (
+        RunDirectory.create(path, now=NOW) as run,
+        Bus.open(path, run.run_id, "unix:///nowhere/bus.sock", ring_size_bytes=4096) as bus,
+    ):
+        assert bus.offer(started(run_id=run.run_id))
+        inspect_run(path, as_json=False)
+        assert "\ndropped: " not in capsys.readouterr().out
+        while bus.offer(StepMetrics(step=1, loss=0.5)):
+            pass
+    inspect_run(path, as_json=False)
+    assert "\ndropped: 1 StepMetrics\n" in capsys.readouterr().out
+    inspect_run(path, as_json=True)
+    assert json.loads(capsys.readouterr().out)["bus"]["dropped_by_type"] == {"StepMetrics": 1}

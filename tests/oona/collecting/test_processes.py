@@ -1,0 +1,135 @@
+"""The collector as a process: killed and started again, told to stop, and left by its trainer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from oona import Bus
+from oona.collecting import start_child
+from oona.servers.embedded import EmbeddedServer
+from tests.oona.collecting.runs import ENDED, kept, offer_run
+
+ROOT = Path(__file__).parents[3]
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait for a condition; fail if it does not come true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        os.sched_yield()
+
+
+def num_kept(run_dir: Path) -> int:
+    return len(kept(run_dir / "audit.db"))
+
+
+def collector(run_dir: Path) -> subprocess.Popen[bytes]:
+    """The process that `start_child` starts, as a child of this one."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "oona.collecting", str(run_dir), str(os.getpid())],
+        stdin=subprocess.PIPE,
+        cwd=ROOT,
+    )
+
+
+def end(process: subprocess.Popen[bytes], number: int) -> None:
+    process.send_signal(number)
+    process.wait(20)
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def test_killed_in_the_middle_and_started_again(
+    oona_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """Killed -9 three times while events stream in: in the end every event is there once."""
+    with Bus.open(tmp_path, "run", oona_server.url) as bus:
+        num_events = offer_run(bus, 500, ends=False)
+        for more in range(3):
+            before = num_kept(tmp_path)
+            process = collector(tmp_path)
+            until(lambda before=before: num_kept(tmp_path) > before)  # type: ignore[misc]
+            num_events += offer_run(bus, 2000 + more, ends=False)
+            end(process, signal.SIGKILL)
+        bus.offer(ENDED)
+        assert bus.flush(10.0)
+        process = collector(tmp_path)
+        assert process.wait(20) == 0
+        end(process, 0)
+    assert kept(tmp_path / "audit.db") == list(range(1, num_events + 2))
+
+
+def test_told_to_stop_it_ends_within_two_seconds(
+    oona_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """SIGTERM and SIGINT: what was received is kept, the exit code is 0."""
+    with Bus.open(tmp_path, "run", oona_server.url) as bus:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = num_kept(tmp_path)
+            process = collector(tmp_path)
+            offer_run(bus, 50, ends=False)
+            until(lambda before=before: num_kept(tmp_path) > before)  # type: ignore[misc]
+            asked = time.monotonic()
+            end(process, number)
+            assert time.monotonic() - asked < 2.0
+            assert process.returncode == 0
+
+
+TRAINER = """
+import sys
+from oona import Bus
+from oona.collecting import start_child
+from pathlib import Path
+from tests.oona.collecting.runs import offer_run
+run_dir, url = Path(sys.argv[1]), sys.argv[2]
+bus = Bus.open(run_dir, "run", url)
+print(start_child(run_dir).pid, flush=True)
+print(offer_run(bus, 300, ends=False), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_killed_trainer_leaves_a_whole_trail(
+    tmp_path: Path, spawn: Spawn, wait_for_end: Callable[[int], bool]
+) -> None:
+    """kill -9 of the trainer, whose embedded server dies with it: the collector takes what the
+    outbox still has and ends by itself; every event that was offered is there."""
+    trainer = spawn(TRAINER, str(tmp_path), "embedded")
+    assert trainer.stdout is not None
+    pid = int(trainer.stdout.readline())
+    num_events = int(trainer.stdout.readline())
+    trainer.kill()
+    trainer.wait(10)
+    assert wait_for_end(pid)
+    assert kept(tmp_path / "audit.db") == list(range(1, num_events + 1))
+
+
+def test_the_child_of_a_run_that_ends_ends_too(oona_server: EmbeddedServer, tmp_path: Path) -> None:
+    """It has written everything when `wait` returns; a run without an end is let go of as well."""
+    for ends in (True, False):
+        run_dir = tmp_path / str(ends)
+        with Bus.open(run_dir, str(ends), oona_server.url) as bus:
+            child = start_child(run_dir)
+            num_events = offer_run(bus, 30, ends=ends)
+        assert child.wait(10.0) is None
+        assert kept(run_dir / "audit.db") == list(range(1, num_events + 1))
+        assert (run_dir / "audit.log").read_text() == ""
+
+
+def test_a_child_that_cannot_write_says_so(oona_server: EmbeddedServer, tmp_path: Path) -> None:
+    """The reason is in its log, which `wait` names; the file in its way stays as it is."""
+    (tmp_path / "audit.db").write_text("mine" * 100)
+    with Bus.open(tmp_path, "run", oona_server.url) as bus:
+        child = start_child(tmp_path)
+        offer_run(bus, 3)
+    assert child.wait(10.0) == f"the collector ended with code 1; see {tmp_path / 'audit.log'}"
+    assert "audit.db cannot be used: file is not a database" in (tmp_path / "audit.log").read_text()
+    assert (tmp_path / "audit.db").read_text() == "mine" * 100
