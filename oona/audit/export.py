@@ -94,7 +94,8 @@ def _schema(arrow: Any) -> pyarrow.Schema:
         "seeds": arrow.list_(arrow.string()),
         "epoch": arrow.int64(),
         "step": arrow.int64(),
-        "time": arrow.timestamp("ns", tz="UTC"),
+        "time": arrow.timestamp("us", tz="UTC"),
+        "wall_ns": arrow.int64(),
         "monotonic_ns": arrow.int64(),
         "event": arrow.string(),
     }
@@ -106,9 +107,8 @@ def _parquet_row(envelope: leyline.Envelope) -> dict[str, Any]:
     assert row is not None, "what is in a trail has a row"
     columns = row._asdict()
     del columns["envelope"]
-    time_ns = columns.pop("wall_ns")
     return columns | {
         "seeds": seed_names(row.seeds),
-        "time": time_ns,
+        "time": row.wall_ns // 1000,
         "event": event_json(envelope.event),
     }

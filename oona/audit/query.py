@@ -92,7 +92,7 @@ def parse_since(text: str, now_ns: int) -> int:
     try:
         if span is not None:
             seconds = timedelta(**{_UNITS[span[2]]: int(span[1])}).total_seconds()
-            return now_ns - int(seconds) * _NS
+            return max(now_ns - int(seconds) * _NS, 0)
         return int(datetime.fromisoformat(text.strip()).timestamp()) * _NS
     except (ValueError, OverflowError, OSError) as error:
         raise ConfigError(

@@ -104,6 +104,13 @@ def test_hostile_strings_are_values_and_nothing_else(
     assert "owned" not in {s.labels.get("state") for s in found}
 
 
+def test_only_this_machine_may_ask(endpoint: PrometheusEndpoint) -> None:
+    """The page is served on 127.0.0.1 alone: another address of the same machine refuses."""
+    assert endpoint.url.startswith("http://127.0.0.1:")
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        scrape(endpoint.url.replace("127.0.0.1", "127.0.0.2"))
+
+
 def test_a_port_in_use_is_refused_by_name(endpoint: PrometheusEndpoint) -> None:
     """The error names the address and what to do; the one that has the port serves on, and after
     its end the port is free again."""

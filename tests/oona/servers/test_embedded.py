@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,3 +113,34 @@ def test_a_server_that_cannot_start_says_why(
     with pytest.raises(ServerError, match="too long"):
         EmbeddedServer(tmp_path / "server.log")
     assert list(deep.iterdir()) == []
+
+
+def test_a_start_clears_away_what_killed_ones_have_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old directories of this user that are empty, or whose socket nobody serves, are removed; a
+    live server's, a new one's, one with other files, a link and another user's stay."""
+    root = Path(tempfile.mkdtemp(prefix="t-"))
+    monkeypatch.setattr("tempfile.tempdir", str(root))
+    live = EmbeddedServer(tmp_path / "live.log")
+    names = ("empty", "dead", "new", "full", "foreign")
+    empty, dead, new, full, foreign = (root / f"esper-oona-{name}" for name in names)
+    for directory in (empty, dead, new, full, foreign):
+        directory.mkdir(mode=0o700)
+    for place in (dead, new):
+        with socket.socket(socket.AF_UNIX) as abandoned:
+            abandoned.bind(str(place / "bus.sock"))
+    (full / "notes").write_text("mine")
+    (root / "esper-oona-link").symlink_to(tmp_path)
+    for directory in (empty, dead, full, foreign, live.socket_path.parent):
+        os.utime(directory, (1, 1))
+    is_root = os.getuid() == 0
+    if is_root:
+        os.chown(foreign, 12345, 12345)
+    EmbeddedServer(tmp_path / "second.log").stop()
+    with redis.Redis.from_url(live.url) as client:
+        assert client.ping()
+    live.stop()
+    left = {path.name.removeprefix("esper-oona-") for path in root.iterdir()}
+    assert left == {"new", "full", "link"} | ({"foreign"} if is_root else set())
+    shutil.rmtree(root)
