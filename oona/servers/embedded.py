@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import os
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -16,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from oona.servers.abandoned import remove_abandoned
 from oona.streams.transport import ServerError
 
 _SCHEME: Final = "unix://"
@@ -23,8 +22,6 @@ _PREFIX: Final = "esper-oona-"
 ACL_FILE: Final = Path(__file__).with_name("esper.acl")
 """The least that Esper needs of a server, as an ACL file; its password is left to be filled in."""
 _SOCKET_NAME: Final = "bus.sock"
-_LEFT_AFTER_S: Final = 60.0
-"""Age at which a directory is none of a server that is just being started."""
 _START_TIMEOUT_S: Final = 2.0
 _STOP_TIMEOUT_S: Final = 1.0
 _POLL_INTERVAL_S: Final = 0.002
@@ -73,27 +70,6 @@ def _directory_of(url: str) -> Path:
     return Path(url.removeprefix(_SCHEME)).parent
 
 
-def _remove_abandoned(mine: Path) -> None:
-    """Remove what servers whose parents were killed have left beside a directory made just now.
-
-    Only directories of this user, older than a start takes, in which nobody listens.
-    """
-    now_s = mine.stat().st_mtime
-    for directory in mine.parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # it is somebody else's, or has gone meanwhile
-            found = directory.lstat()
-            is_old = now_s - found.st_mtime > _LEFT_AFTER_S
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and is_old:
-                if _refuses(directory / _SOCKET_NAME):
-                    (directory / _SOCKET_NAME).unlink()
-                directory.rmdir()  # fails if anything is in it, such as a socket that is served
-
-
-def _refuses(socket_path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(socket_path)) == errno.ECONNREFUSED
-
-
 class EmbeddedServer:
     """A Valkey server on a unix socket, without TCP and without persistence.
 
@@ -119,7 +95,7 @@ class EmbeddedServer:
         self._owner = os.getpid()
         self._watcher: subprocess.Popen[bytes] | None = None
         self.socket_path = self._directory / _SOCKET_NAME
-        _remove_abandoned(self._directory)
+        remove_abandoned(self._directory, f"{_PREFIX}*", _SOCKET_NAME)
         try:
             self._process = self._start(get_binary_path(), log_path, acl_file)
             atexit.register(self.stop)
