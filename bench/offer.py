@@ -17,6 +17,7 @@ import leyline
 import oona
 from bench.packets import state_packet
 from bench.pairs import Row, once_us, show
+from oona.opening import PUBLISHERS
 
 TITLE = "Offering events from the training step"
 
@@ -126,7 +127,7 @@ def rows() -> list[Row]:
         floods = [
             _flood_row(folder, publisher, rate, goal)
             for rate, goal in _RATES
-            for publisher in oona.PUBLISHERS
+            for publisher in PUBLISHERS
         ]
         return [_packet_row(folder), *floods]
 

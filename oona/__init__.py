@@ -1,7 +1,6 @@
 """The telemetry bus: leaves the training path at once, reaches Redis Streams later."""
 
 from oona.bus import Bus as Bus
-from oona.opening import PUBLISHERS as PUBLISHERS
 from oona.outbox.damage import damage as damage
 from oona.outbox.outbox import Ledger as Ledger
 from oona.outbox.outbox import ledger as ledger

@@ -63,18 +63,17 @@ async def off_loop(
     )
     thread.start()
     try:
-        async with asyncio.timeout(timeout_s) as limit:
+        async with asyncio.timeout(timeout_s):
             await call.ended.wait()
     except TimeoutError as error:
-        if not limit.expired():
-            raise
-        call.give_up(f"given up after {timeout_s:g} s")
-        raise StillRunningError(
-            f"{operation} has taken longer than {timeout_s:g} s: its thread goes on, because a "
-            "thread cannot be stopped; see what it waits for (a disk, a server, a lock)"
-        ) from error
+        if call.give_up(f"given up after {timeout_s:g} s"):
+            raise StillRunningError(
+                f"{operation} has taken longer than {timeout_s:g} s: its thread goes on, because a "
+                "thread cannot be stopped; see what it waits for (a disk, a server, a lock)"
+            ) from error
     except asyncio.CancelledError:
-        call.give_up("cancelled")
+        if not call.give_up("cancelled"):
+            call.say_end("cancelled")
         raise
     return call.outcome()
 
@@ -117,8 +116,7 @@ class _Call(Generic[_T]):
             self._has_ended = True
             given_up = self._given_up
         if given_up:
-            end = "returned" if error is None else f"raised {error!r}"
-            _LOG.warning("%s, %s, has now %s", self._name, given_up, end)
+            self.say_end(given_up)
         else:
             self._wake()
         return True
@@ -129,13 +127,16 @@ class _Call(Generic[_T]):
         except RuntimeError:  # the loop was closed over the head of the waiter
             _LOG.warning("%s has ended after its event loop was closed", self._name)
 
-    def give_up(self, why: str) -> None:
-        """Nobody waits any more; if it has ended in this very moment, that is said here."""
+    def give_up(self, why: str) -> bool:
+        """Nobody waits any more; False if it has ended in this very moment."""
         with self._lock:
             self._given_up = why
-            has_ended = self._has_ended
-        if has_ended and self._error is not None:
-            _LOG.warning("%s, %s, has now raised %r", self._name, why, self._error)
+            return not self._has_ended
+
+    def say_end(self, given_up: str) -> None:
+        """Log what became of it."""
+        end = "returned" if self._error is None else f"raised {self._error!r}"
+        _LOG.warning("%s, %s, has now %s", self._name, given_up, end)
 
     def outcome(self) -> _T:
         """What the function returned, or raise what it raised."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from leyline.messages.base import Message, Name
 
 
@@ -56,9 +58,9 @@ class FieldReport(Message, frozen=True, tag="field_report"):
     """Training steps from the graft to the verdict."""
     alpha: float = math.nan
     """As the last state packet before the verdict told it; NaN if none did."""
-    metrics_before: dict[str, float] = {}
+    metrics_before: dict[str, float] = msgspec.field(default_factory=dict)
     """The run's metrics at the boundary of the graft, before it."""
-    metrics_after: dict[str, float] = {}
+    metrics_after: dict[str, float] = msgspec.field(default_factory=dict)
     """Those at the verdict. What lies between is also what the host has learnt meanwhile."""
 
 

@@ -20,6 +20,7 @@ from oona.off_loop import off_loop
 from oona.reading.reader import read
 from oona.reading.sequences import SequenceSet
 from oona.streams.groups import ConsumerGroup, Delivery
+from oona.streams.transport import ServerError
 
 _LOG = logging.getLogger("esper")
 _T = TypeVar("_T")
@@ -93,10 +94,10 @@ class Collector:
             try:
                 await self._follow()
                 num_failures = 0
-            except leyline.BusError as error:
+            except ServerError as error:  # a store's own errors end it
                 num_failures += 1
                 self._note(str(error), aloud=is_live)
-            if self._stopping.is_set():
+            if self._stopping.is_set() or self._is_complete:
                 return
             await self._drain_outbox()
             if not is_live or self._has_ended:
@@ -106,6 +107,10 @@ class Collector:
     @property
     def _has_ended(self) -> bool:
         return self._run_dir is not None and self._ended > self._started
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._has_ended and self._seen.is_complete(self._ended)
 
     async def _follow(self) -> None:
         """Take what the server delivers, until there is no more to come."""
@@ -133,7 +138,7 @@ class Collector:
 
     def _is_over(self, quiet_s: float) -> bool:
         if self._has_ended:
-            return self._seen.is_complete(self._ended) or quiet_s > _AFTERMATH_S
+            return self._is_complete or quiet_s > _AFTERMATH_S
         return not self._is_live()
 
     async def _commit(self, deliveries: Sequence[Delivery]) -> None:
@@ -167,10 +172,11 @@ class Collector:
             while not self._stopping.is_set() and (
                 batch := await self._call("read the outbox", page)
             ):
-                await self._append(batch)
+                await self._append([e for e in batch if self._seen.missing(e.sequence, e.sequence)])
         finally:
-            envelopes.close()
-        self.num_refused += envelopes.num_refused
+            with suppress(ValueError):  # cancelled: a thread that nobody waits for reads on
+                envelopes.close()
+        self.num_refused = envelopes.num_refused
 
     async def _call(self, operation: str, function: Callable[[], _T]) -> _T:
         return await off_loop(

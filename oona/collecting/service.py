@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
-from leyline import BusError, RunLockedError
+from leyline import RunLockedError
 from oona import run_file
 from oona.audit.store import Store, open_store, redact
 from oona.collecting.collector import Collector
@@ -21,6 +21,7 @@ from oona.metrics.aggregates import Aggregates
 from oona.metrics.operations import Operations
 from oona.servers import url as bus_url
 from oona.streams.groups import ConsumerGroup
+from oona.streams.transport import ServerError
 
 _GRACE_S: Final = 1.5
 """How long a stop waits for what is under way before it is cancelled."""
@@ -92,13 +93,13 @@ def open_group(target: Path | str, store_url: str) -> ConsumerGroup:
     """Join the consumer group of a store, on the server that a run names now or at a URL.
 
     Raises:
-        BusError: there is no such server, or it does not answer.
+        ServerError: there is no such server, or it does not answer.
     """
     url, run_id = str(target), None
     if isinstance(target, Path):
         address = run_file.read(target)
         if address is None or address.url in bus_url.NAMED:
-            raise BusError(f"{target} names no server to read from")
+            raise ServerError(f"{target} names no server to read from")
         url, run_id = address.url, address.run_id
     bus_url.check_url(url)
     # One group for each store: stores do not take events from one another.

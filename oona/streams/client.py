@@ -17,66 +17,28 @@ from redis.retry import Retry
 import leyline
 from oona.servers import credentials
 from oona.servers import url as bus_url
+from oona.streams.bounded_socket import AnswerLimits, BoundedSocket
 from oona.streams.transport import ServerError
 
 CONNECT_TIMEOUT_S: Final = 0.5
 REPLY_TIMEOUT_S: Final = 1.0
 """After which a server counts as dead."""
-WRITER_REPLY_SIZE_BYTES: Final = 1024 * 1024
-"""More than all answers to one round of a writer's commands; what is larger is refused."""
-READER_REPLY_SIZE_BYTES: Final = 192 * 1024 * 1024
-_ANSWER_TIMEOUT_S: Final = 10.0
-"""By when all that was asked at once must be answered, however steadily the answer drips."""
+WRITER_LIMITS: Final = AnswerLimits(1024 * 1024, 10.0)
+"""More than all answers to one round of a writer's commands."""
+READER_LIMITS: Final = AnswerLimits(192 * 1024 * 1024, 60.0)
 _POLL_INTERVAL_S: Final = 0.005
-
-
-class _BoundedSocket:
-    """A socket that gives up on an answer without end. What it does not bound is the socket's."""
-
-    def __init__(self, socket: Any, reply_size_bytes: int):
-        self._socket = socket
-        self._reply_size_bytes = reply_size_bytes
-        self._begin()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
-
-    def sendall(self, data: bytes) -> None:
-        self._socket.sendall(data)
-        self._begin()
-
-    def recv(self, size_bytes: int) -> bytes:
-        data: bytes = self._socket.recv(size_bytes)
-        self._count(len(data))
-        return data
-
-    def recv_into(self, buffer: Any, *size: int) -> int:
-        size_bytes: int = self._socket.recv_into(buffer, *size)
-        self._count(size_bytes)
-        return size_bytes
-
-    def _begin(self) -> None:
-        self._left_bytes = self._reply_size_bytes
-        self._deadline = time.monotonic() + _ANSWER_TIMEOUT_S
-
-    def _count(self, size_bytes: int) -> None:
-        self._left_bytes -= size_bytes
-        if self._left_bytes < 0:
-            raise OSError(f"answer refused: it has more than {self._reply_size_bytes} bytes")
-        if time.monotonic() > self._deadline:
-            raise OSError(f"answer refused: it is not over after {_ANSWER_TIMEOUT_S:g} s")
 
 
 class _Bounded:
     """Makes a connection of the client one whose answers have an end."""
 
-    def __init__(self, *args: Any, reply_size_bytes: int, **options: Any):
-        self._reply_size_bytes = reply_size_bytes
+    def __init__(self, *args: Any, limits: AnswerLimits, **options: Any):
+        self._limits = limits
         super().__init__(*args, **options)
 
     def _connect(self) -> Any:
         socket = super()._connect()  # type: ignore[misc] # the client's, mixed in below
-        return _BoundedSocket(socket, self._reply_size_bytes)
+        return BoundedSocket(socket, self._limits)
 
 
 class _Tcp(_Bounded, redis.Connection):
@@ -115,13 +77,13 @@ def server_errors(url: str) -> Iterator[None]:
         raise ServerError(f"{bus_url.redact(url)}: {reason}") from error
 
 
-def open_pool(url: str, reply_size_bytes: int) -> redis.ConnectionPool:
+def open_pool(url: str, limits: AnswerLimits) -> redis.ConnectionPool:
     """Make a pool whose connections fail at once: who calls decides when to try again.
 
     Args:
         url: a redis://, rediss:// or unix:// URL; what it lacks of a login, or of the authority
             that a certificate is verified by, comes from the environment.
-        reply_size_bytes: most that a server may answer to what is asked at once.
+        limits: of what a server may answer to what is asked at once.
 
     Raises:
         BusError: the URL is malformed or refused, or what the environment names is.
@@ -132,7 +94,7 @@ def open_pool(url: str, reply_size_bytes: int) -> redis.ConnectionPool:
         return redis.ConnectionPool.from_url(
             url,
             connection_class=_CONNECTIONS[url.partition(":")[0]],
-            reply_size_bytes=reply_size_bytes,
+            limits=limits,
             protocol=2,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=REPLY_TIMEOUT_S,
@@ -152,7 +114,7 @@ def open_client(url: str) -> Any:
         BusError: as for `open_pool`.
         ServerError: no server answers there.
     """
-    client = redis.Redis(connection_pool=open_pool(url, READER_REPLY_SIZE_BYTES))
+    client = redis.Redis(connection_pool=open_pool(url, READER_LIMITS))
     with server_errors(url):
         client.ping()
     return client
@@ -193,7 +155,7 @@ def malformed(url: str) -> leyline.BusError:
 def wait_for_readers(url: str, timeout_s: float) -> bool:
     """Wait until nobody else is connected to a server; False if somebody still is."""
     deadline = time.monotonic() + timeout_s
-    pool = open_pool(url, WRITER_REPLY_SIZE_BYTES)
+    pool = open_pool(url, WRITER_LIMITS)
     with server_errors(url), closing(redis.Redis(connection_pool=pool)) as client:
         while client.info("clients")["connected_clients"] > 1:
             if time.monotonic() >= deadline:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 import leyline
 from oona.reading.admission import Admission, Gap, Ranges
 from oona.streams import entry
 from oona.streams.client import ResponseError, close_client, open_client, server_errors
+from oona.streams.dead_letters import DeadLetters, let_age
 from oona.streams.entry import BEGINNING, StoredEntry
-from oona.streams.names import dead_letters, stream_names
+from oona.streams.names import stream_names
 from oona.streams.reader import page_of, runs_of
 
 MAX_DELIVERIES: Final = 5
 IDLE_MS: Final = 60_000
-NUM_DEAD_ENTRIES: Final = 1_000
-"""Dead letters kept per run, approximately; the oldest go first."""
 _PAGE_ENTRIES: Final = 32
 _BLOCK_S: Final = 0.2
 """Longest wait for the server at a time: well below what counts as a dead server."""
@@ -73,12 +73,10 @@ class ConsumerGroup:
         seen: Mapping[str, Ranges] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.num_dead = 0
-        """Entries that this consumer has made dead letters."""
         self._url, self._group, self._consumer = url, group, consumer
         self._run_id = run_id
         self._kinds = None if kinds is None else frozenset(kinds)
-        self._max_deliveries, self._idle_ms = max_deliveries, idle_ms
+        self._idle_ms = idle_ms
         self._clock = clock
         self._admission = Admission(seen)
         self._known = frozenset(seen or ())
@@ -87,6 +85,12 @@ class ConsumerGroup:
         self._holders: dict[tuple[str, int], tuple[bytes, bytes]] = {}
         self._discovered_s: float | None = None
         self._client = open_client(url)
+        self._dead_letters = DeadLetters(self._client, group, consumer, max_deliveries)
+
+    @property
+    def num_dead(self) -> int:
+        """Entries that this consumer has made dead letters."""
+        return self._dead_letters.num_buried
 
     @property
     def num_refused(self) -> int:
@@ -119,22 +123,9 @@ class ConsumerGroup:
         """
         self._discover()
         deliveries: list[Delivery] = []
-        with server_errors(self._url):
-            for stream in self._streams:
-                start: bytes = b"0-0"
-                while True:
-                    start, items, *gone = self._client.xautoclaim(
-                        *(stream, self._group, self._consumer, self._idle_ms),
-                        start_id=start,
-                        count=_PAGE_ENTRIES,
-                    )
-                    # Of a trimmed entry there are no fields (Redis 6), or only the id, apart.
-                    page = [entry.stored(stream, *item) for item in items if item[1]]
-                    if (len(page) < len(items) or any(gone)) and stream in self._cursors:
-                        self._admission.lose(self._streams[stream])
-                    deliveries += self._open(self._without_dead(stream, page))
-                    if start == b"0-0":
-                        break
+        with server_errors(self._url), self._missing_groups():
+            for stream in tuple(self._streams):
+                deliveries += self._claim(stream)
         return deliveries
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
@@ -175,6 +166,7 @@ class ConsumerGroup:
                     return False
                 if not str(error).startswith("BUSYGROUP"):
                     raise
+            let_age(self._client, stream)
             groups = {found["name"]: found for found in self._client.xinfo_groups(stream)}
         last: bytes = groups[self._group.encode()]["last-delivered-id"]
         if last == b"0-0":
@@ -189,22 +181,46 @@ class ConsumerGroup:
             return []
         found: Any = None
         with server_errors(self._url):
-            try:
+            with self._missing_groups():
                 found = self._client.xreadgroup(
                     *(self._group, self._consumer, dict.fromkeys(self._streams, ">")),
                     count=_PAGE_ENTRIES,
                     block=max(1, int(timeout_s * 1000)),
                 )
-            except ResponseError as error:
-                if not str(error).startswith("NOGROUP"):
-                    raise
-                self._streams.clear()  # the server is another one, or a stream has grown too old
-                self._discovered_s = None
             return [
                 delivery
                 for stream, items in found or ()
                 for delivery in self._take(stream, [item for item in items if item[1]])
             ]
+
+    def _claim(self, stream: bytes) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        start = b"0-0"
+        while True:
+            start, items, *gone = self._client.xautoclaim(
+                *(stream, self._group, self._consumer, self._idle_ms),
+                start_id=start,
+                count=_PAGE_ENTRIES,
+            )
+            # Of a trimmed entry there are no fields (Redis 6), or only the id, apart.
+            page = [entry.stored(stream, *item) for item in items if item[1]]
+            if (len(page) < len(items) or any(gone)) and stream in self._cursors:
+                self._admission.lose(self._streams[stream])
+            page = self._dead_letters.sort_out(self._streams[stream], page)
+            deliveries += self._open(page)
+            if start == b"0-0":
+                return deliveries
+
+    @contextmanager
+    def _missing_groups(self) -> Iterator[None]:
+        """Look for the streams anew if the server is another one, or one has grown too old."""
+        try:
+            yield
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            self._streams.clear()
+            self._discovered_s = None
 
     def _take(self, stream: bytes, items: list[Any]) -> list[Delivery]:
         """Open entries that nobody had; those of unwanted kinds are done with at once."""
@@ -235,36 +251,3 @@ class ConsumerGroup:
             )
             deliveries.append(Delivery(stored.stream, stored.id, envelopes, stored))
         return deliveries
-
-    def _without_dead(self, stream: bytes, page: list[StoredEntry]) -> list[StoredEntry]:
-        """Set aside what was delivered too often, and return the rest."""
-        if not page:
-            return []
-        pending = self._client.xpending_range(
-            *(stream, self._group, page[0].id, page[-1].id, len(page)),
-            consumername=self._consumer,
-        )
-        times = {found["message_id"]: found["times_delivered"] for found in pending}
-        alive: list[StoredEntry] = []
-        for stored in page:
-            num_before = times.get(stored.id, 1) - 1
-            if num_before < self._max_deliveries:
-                alive.append(stored)
-                continue
-            self._bury(stored, num_before)
-        return alive
-
-    def _bury(self, stored: StoredEntry, num_deliveries: int) -> None:
-        letter = {
-            b"stream": stored.stream,
-            b"id": stored.id,
-            b"reason": f"delivered {num_deliveries} times to group {self._group} and never "
-            f"acknowledged; last claimed by {self._consumer}",
-            entry.NUM_FIELD: stored.num_events or b"",
-            entry.KINDS_FIELD: stored.kinds or b"",
-            entry.PAYLOAD_FIELD: stored.payload or b"",
-        }
-        dead = dead_letters(self._streams[stored.stream])
-        self._client.xadd(dead, letter, maxlen=NUM_DEAD_ENTRIES, approximate=True)
-        self._client.xack(stored.stream, self._group, stored.id)
-        self.num_dead += 1

@@ -10,7 +10,7 @@ from typing import Any, Final
 from leyline import Priority
 from oona.servers import url as bus_url
 from oona.streams.client import (
-    WRITER_REPLY_SIZE_BYTES,
+    WRITER_LIMITS,
     NoPermissionError,
     OutOfMemoryError,
     ResponseError,
@@ -47,7 +47,7 @@ class RedisTransport:
     def __init__(self, url: str, run_id: str, *, max_age_s: float = MAX_AGE_S):
         self._url = url
         self._streams = stream_names(run_id)
-        self._pool = open_pool(url, WRITER_REPLY_SIZE_BYTES)
+        self._pool = open_pool(url, WRITER_LIMITS)
         self._max_age_ms = max(1, round(max_age_s * 1000))
         self._aged_ms: dict[Priority, int] = {}
         self._connection: Any = None

@@ -75,7 +75,7 @@ def run_watched(main: Coroutine[Any, Any, _T], *, clocked: bool = False) -> _T:
             with asyncio.Runner(debug=True, loop_factory=factory) as runner:
                 runner.get_loop().slow_callback_duration = SLOW_CALLBACK_S
                 result = runner.run(_run(main, left))
-            gc.collect()
+            gc.collect(1)  # what the run has made is young, and all of it takes a second
     finally:
         logger.removeHandler(ears)
     assert not left, f"tasks left alive: {sorted(left)}"

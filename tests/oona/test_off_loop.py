@@ -107,6 +107,36 @@ def test_cancelling_stops_the_waiting_at_once(
     assert caplog.messages == ["send, cancelled, has now returned"]
 
 
+def test_an_end_in_the_moment_of_the_timeout_is_no_loss(
+    run_async: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A call that has ended when its time is up, though the loop has not heard of it, gives its
+    result or raises its error; one whose caller is cancelled then has its error in the log."""
+
+    async def ended(function: Callable[[], Any], timeout_s: float) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(
+            off_loop("append", function, timeout_s=timeout_s), name="append"
+        )
+        await asyncio.sleep(0)
+        for thread in under_way():
+            thread.join(5.0)  # holds the loop: what the thread says waits behind the timeout
+        return task
+
+    def fail() -> None:
+        raise OSError("disk full")
+
+    async def main() -> None:
+        assert await (await ended(lambda: 7, 0.0)) == 7
+        with pytest.raises(OSError, match="disk full"):
+            await (await ended(fail, 0.0))
+        (task := await ended(fail, 60.0)).cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run_async(main())
+    assert caplog.messages == ["append, cancelled, has now raised OSError('disk full')"]
+
+
 def test_a_timeout_of_the_function_is_its_own(run_async: Callable[..., Any]) -> None:
     """A TimeoutError that the function raises is passed on as it is."""
 

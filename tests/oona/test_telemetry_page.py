@@ -15,6 +15,7 @@ import redis
 import leyline
 from leyline import COLUMN_FORMATS, PRIORITIES, StatePacket
 from oona import Bus
+from oona.audit.chain import KEY_VARIABLE
 from oona.metrics.catalogue import METRICS
 from oona.servers.credentials import VARIABLES
 from oona.streams.entry import READ_SIZE_BYTES
@@ -159,7 +160,7 @@ def test_what_else_it_names_is_there() -> None:
     settings = re.findall(r"`(\w+) = ", PAGE) + re.findall(r"`(telemetry_\w+|telemetry)`", PAGE)
     assert len(settings) >= 6
     assert set(settings) <= set(EsperConfig.__struct_fields__)
-    assert set(re.findall(r"`(ESPER_\w+)`", PAGE)) == set(VARIABLES)
+    assert set(re.findall(r"`(ESPER_\w+)`", PAGE)) == {*VARIABLES, KEY_VARIABLE}
     for limit in (READ_SIZE_BYTES, leyline.limits.MESSAGE_SIZE_BYTES, NUM_ENTRIES):
         assert f"{limit:,}" in PAGE
     assert "float64 for `metrics`, int64 for `parameters`" in " ".join(PAGE.split())

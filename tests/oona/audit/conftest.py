@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import secrets
 import shutil
 import signal
 import subprocess
@@ -77,12 +76,10 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of a database of that server that nobody else uses."""
+def postgres_url(postgres_server: str) -> str:
+    """The URL of a database in which nothing is."""
     import psycopg
 
-    name = f"test_{secrets.token_hex(8)}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield postgres_server.replace("/postgres?", f"/{name}?")
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with psycopg.connect(postgres_server) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS esper_audit CASCADE")
+    return postgres_server

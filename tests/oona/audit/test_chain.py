@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from leyline import ConfigError, RunError
 from oona.audit import AuditTrail, verify_trail
 from oona.audit.chain import Chain
+from oona.audit.row import Row
 from oona.audit.schema import COLUMNS
 from tests.oona.audit.events import enveloped, seed_report, steps
 
@@ -123,6 +124,21 @@ def test_any_inserted_row_is_found(written: Path, at: int) -> None:
         assert verify_trail(path, PLAIN)
 
 
+@pytest.mark.parametrize("row", range(1, NUM_ROWS))
+def test_a_row_with_a_new_hash_of_its_own_no_longer_fits_the_next(written: Path, row: int) -> None:
+    """Whoever alters a row must chain all that follow anew."""
+    with copied(written) as path, closing(sqlite3.connect(path)) as connection, connection:
+        find = "SELECT * FROM events WHERE position = ?"
+        columns = connection.execute(find, (row,)).fetchone()
+        before = connection.execute(find, (row - 1,)).fetchone() or (bytes(32),)
+        forged = Row(*columns[1:-1])._replace(epoch=5)
+        link = PLAIN.link(before[-1], row, forged)
+        update = "UPDATE events SET epoch = 5, hash = ? WHERE position = ?"
+        connection.execute(update, (link, row))
+        connection.commit()
+        assert f"row {row + 1} (event" in verify_trail(path, PLAIN)[0]
+
+
 def drop_end(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM events WHERE position > 6")
@@ -179,7 +195,7 @@ def test_without_its_key_nobody_can_alter_a_row(tmp_path: Path) -> None:
         connection.execute("UPDATE events SET step = 77 WHERE position = 3")
         row = connection.execute("SELECT * FROM events WHERE position = 3").fetchone()
         (before,) = connection.execute("SELECT hash FROM events WHERE position = 2").fetchone()
-        forged = PLAIN.link(before, 3, row[1:-1])
+        forged = PLAIN.link(before, 3, Row(*row[1:-1]))
         connection.execute("UPDATE events SET hash = ? WHERE position = 3", (forged,))
         connection.execute("UPDATE trail SET last_hash = ?", (forged,))
     (path.with_suffix(".head")).write_text(f'{{"num_rows": 3, "last_hash": "{forged.hex()}"}}')

@@ -19,6 +19,7 @@ from leyline import RunError, RunLockedError
 from oona.audit import AuditTrail, find_gaps, read_trail, verify_trail
 from oona.audit.query import Query
 from oona.audit.row import row_of
+from oona.audit.schema import COLUMNS
 from tests.leyline.examples import exact, messages
 from tests.oona.audit.events import enveloped, seed_report, steps
 
@@ -146,9 +147,11 @@ def test_kill_leaves_whole_batches_and_a_sound_chain(tmp_path: Path, spawn: Spaw
 
 
 @pytest.mark.slow
-def test_forty_kills_leave_whole_batches_and_a_sound_chain(tmp_path: Path, spawn: Spawn) -> None:
-    """The same at forty moments."""
-    killed_while_appending(tmp_path / "audit.db", spawn, 40)
+def test_twenty_five_kills_leave_whole_batches_and_a_sound_chain(
+    tmp_path: Path, spawn: Spawn
+) -> None:
+    """The same at twenty-five moments."""
+    killed_while_appending(tmp_path / "audit.db", spawn, 25)
 
 
 FULL = """
@@ -195,6 +198,24 @@ def test_a_database_without_room_keeps_all_or_nothing(tmp_path: Path) -> None:
         trail._connection.execute("PRAGMA max_page_count=100000")
         assert trail.append(steps(2000)) == 1990
     assert verify_trail(path) == []
+
+
+def test_a_row_that_a_stranger_wrote_stops_the_writer(tmp_path: Path) -> None:
+    """Somebody wrote where the next row belongs: the batch is refused whole, not chained onto it;
+    once that row is gone the same writer goes on."""
+    path = tmp_path / "audit.db"
+    copy = "INSERT INTO events SELECT 5, run_id, 99, " + ", ".join(COLUMNS[3:]) + " FROM events"
+    with AuditTrail.open(path) as trail, closing(sqlite3.connect(path)) as stranger:
+        trail.append(steps(3))
+        stranger.execute(f"{copy} WHERE position = 3")
+        stranger.commit()
+        with pytest.raises(RunError, match="UNIQUE constraint failed"):
+            trail.append(steps(8))
+        assert len(sequences(path)) == 4
+        stranger.execute("DELETE FROM events WHERE position = 5")
+        stranger.commit()
+        assert trail.append(steps(8)) == 5
+        assert trail.verify() == []
 
 
 def foreign(path: Path) -> None:

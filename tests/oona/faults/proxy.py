@@ -89,7 +89,8 @@ class Proxy:
         self._writers.add(client)
         toxic = self.toxic
         spoils = toxic.name if toxic is not None and toxic.phase == "connect" else None
-        with contextlib.suppress(OSError):
+        # asyncio's server of 3.11 logs it as an error if a handler ends by being cancelled.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             if spoils == "latency":
                 await asyncio.sleep(LATENCY_S)
             if spoils == "reset":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -65,7 +68,19 @@ def spoil(
         assert exact(bus).delivered == 140
 
 
-@pytest.mark.parametrize("reply", REPLIES, ids=range(len(REPLIES)))
+def cases(replies: Iterable[bytes]) -> list[Any]:
+    """Those that nobody waits a second for are fast."""
+    return [
+        pytest.param(
+            reply,
+            id=re.sub("[^A-Za-z0-9+$:*-]+", "_", reply[:12].decode(errors="replace")) or "nothing",
+            marks=pytest.mark.slow if REPLIES[reply] == "Timeout" else (),
+        )
+        for reply in replies
+    ]
+
+
+@pytest.mark.parametrize("reply", cases(REPLIES))
 def test_a_bad_answer_to_an_append_is_told_and_outlived(
     tmp_path: Path, limited_server: EmbeddedServer, admin: redis.Redis, reply: bytes
 ) -> None:
@@ -75,7 +90,8 @@ def test_a_bad_answer_to_an_append_is_told_and_outlived(
     assert sorted(arrived(admin)) == list(range(1, 141))
 
 
-@pytest.mark.parametrize("reply", ENDLESS, ids=range(len(ENDLESS)))
+@pytest.mark.slow
+@pytest.mark.parametrize("reply", ENDLESS, ids=["line", "value", "list"])
 def test_an_answer_without_end_takes_no_memory(
     tmp_path: Path, limited_server: EmbeddedServer, reply: bytes
 ) -> None:
@@ -86,7 +102,10 @@ def test_an_answer_without_end_takes_no_memory(
     assert peak_bytes() - before < _SLACK_BYTES
 
 
-@pytest.mark.parametrize("reply", [r for r in REPLIES if r.startswith((b"-NO", b"-LO", b"\x00"))])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "reply", cases(reply for reply in REPLIES if reply.startswith((b"-NO", b"-LO", b"\x00")))
+)
 def test_a_server_that_is_bad_from_the_start(
     tmp_path: Path, limited_server: EmbeddedServer, admin: redis.Redis, reply: bytes
 ) -> None:

@@ -19,7 +19,7 @@ CASES = [
     pytest.param(
         Toxic(name, phase),
         id=f"{name}-{phase}",
-        marks=() if name in ("reset", "slice", "bandwidth") else pytest.mark.slow,
+        marks=() if name in ("reset", "slice") else pytest.mark.slow,
     )
     for name in TOXICS
     for phase in PHASES

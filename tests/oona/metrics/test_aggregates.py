@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -118,6 +120,16 @@ def test_ten_thousand_seeds_and_runs_are_bounded() -> None:
     assert many.run("run 9999") is dict(many)["run 9999"]
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
 def test_reading_while_events_arrive() -> None:
     """A reader in another thread never stumbles over a number that appears meanwhile."""
     run = RunAggregates()

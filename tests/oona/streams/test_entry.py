@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import leyline
@@ -42,6 +42,7 @@ def test_a_wrong_number_or_size_is_refused() -> None:
             entry.unpack(num_events, content)
 
 
+@settings(max_examples=30)
 @given(st.lists(messages(leyline.Envelope), max_size=4), st.lists(st.binary(max_size=80)))
 def test_the_kinds_of_events_are_told_apart_by_name(
     envelopes: list[leyline.Envelope], others: list[bytes]

@@ -59,8 +59,8 @@ def test_a_graft_that_is_kept_tells_of_its_whole_observation(tmp_path: Path) -> 
 
 
 def test_a_graft_that_breaks_is_reported_too(tmp_path: Path) -> None:
-    """A seed that is rolled back before it was measured leaves a report: a trial, no counterfactual,
-    the steps that it lasted, and why it went."""
+    """A seed that is rolled back before it was measured leaves a report: a trial, no
+    counterfactual, the steps that it lasted, and why it went."""
     optimizer = adam(model := make_host())
     with attach(model, optimizer, tmp_path / "run", schedule=SCHEDULE) as esper:
         events = listen(esper)

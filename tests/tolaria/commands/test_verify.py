@@ -203,7 +203,7 @@ def test_a_damaged_event_in_the_outbox_is_found(run_dir: Path) -> None:
     file.write_bytes(content)
     shown = call("verify", run_dir)
     assert shown.exit_code == 1
-    assert "bad: outbox.bin: 1 of its events are damaged" in shown.output
+    assert "bad: outbox.bin: one of its events is damaged" in shown.output
 
 
 def test_a_checkpoint_of_another_history_is_found(run_dir: Path) -> None:
