@@ -9,6 +9,6 @@ from oona.reading.admission import Gap as Gap
 from oona.reading.envelopes import Envelopes as Envelopes
 from oona.reading.reader import count_delivered as count_delivered
 from oona.reading.reader import read as read
-from oona.servers.url import check_url as check_url
+from oona.servers.credentials import check_access as check_access
 from oona.statistics import BusStatistics as BusStatistics
 from oona.streams.transport import ServerError as ServerError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -42,7 +41,7 @@ class _Way(NamedTuple):
 
     url: str
     server: EmbeddedServer | None
-    transport: Callable[[], Transport]
+    transport: Transport
     is_shareable: bool
     """Whether another process can go it too."""
 
@@ -73,7 +72,7 @@ def open_parts(
             warnings.append(str(error))
     elif publisher == "process":
         warnings.append("published by a thread: a process needs an outbox on disk and a server")
-    thread = Publisher(outbox, way.transport(), bytes_per_s=bytes_per_s)
+    thread = Publisher(outbox, way.transport, bytes_per_s=bytes_per_s)
     return Parts(outbox, thread, way.server, way.url, tuple(warnings))
 
 
@@ -89,18 +88,17 @@ def end_server(server: EmbeddedServer) -> None:
 def _find(url: str, run_id: str, run_dir: Path) -> _Way:
     """Start or choose the server."""
     if url == "memory":
-        return _Way(url, None, MemoryTransport, is_shareable=False)
+        return _Way(url, None, MemoryTransport(), is_shareable=False)
     # Late: importing redis takes 0.1 s, which `esper --help` must not pay.
     from oona.streams.writer import RedisTransport
 
     if url != "embedded":
-        return _Way(url, None, lambda: RedisTransport(url, run_id), is_shareable=True)
+        return _Way(url, None, RedisTransport(url, run_id), is_shareable=True)
     earlier = run_file.read(run_dir)
     if earlier is not None:
         remove_leftover(earlier.url)
     try:
         server = EmbeddedServer(run_dir / _LOG_NAME)
     except ServerError as error:
-        reason = str(error)
-        return _Way(url, None, lambda: NoServer(reason), is_shareable=False)
-    return _Way(server.url, server, lambda: RedisTransport(server.url, run_id), is_shareable=True)
+        return _Way(url, None, NoServer(str(error)), is_shareable=False)
+    return _Way(server.url, server, RedisTransport(server.url, run_id), is_shareable=True)

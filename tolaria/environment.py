@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from leyline import ConfigError
+from oona.variables import VARIABLES
 
 PREFIX: Final = "ESPER_"
 NO_LIST: Final = "Expected `array`"
@@ -53,6 +54,7 @@ def warn_of_unknown(environment: Mapping[str, str] | None, config: type[msgspec.
     """
     source = os.environ if environment is None else environment
     known = [PREFIX + field.name.upper() for field in msgspec.structs.fields(config)]
+    known += VARIABLES
     for name in sorted(source):
         if name.startswith(PREFIX) and name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)

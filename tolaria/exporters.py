@@ -47,11 +47,8 @@ class Exporters:
 
         A port that is taken is logged as a warning: a run is not to fail for it.
         """
-        return (
-            None
-            if config.metrics_port is None and not config.open_telemetry
-            else cls(config, run_id)
-        )
+        is_asked = config.metrics_port is not None or config.open_telemetry
+        return cls(config, run_id) if is_asked else None
 
     def apply(self, event: Event) -> None:
         """Fold one event in."""

@@ -21,8 +21,11 @@ _STEPS_INTERVAL_S: Final = 0.25
 
 
 class Recorder:
-    """Fans events out. The journal keeps all but single steps and what the bus says of itself, so the
-    view can be rebuilt, and the journal is the same without a bus."""
+    """Fans events out.
+
+    The journal keeps all but single steps and what the bus says of itself, so the view can be
+    rebuilt, and the journal is the same without a bus.
+    """
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from kasmina.blueprints import catalogue
 from leyline import Event, Fault, RunEnded, RunError, RunLockedError
-from oona import Bus, BusStatistics, check_url
+from oona import Bus, BusStatistics, check_access
 from oona.collecting import Child, start_child
 from tolaria.config import EsperConfig
 from tolaria.disk.manifest import Occasion
@@ -68,7 +68,7 @@ class Session:
             BusError: the telemetry URL is malformed.
             BlueprintError: a blueprint that may race is not registered.
         """
-        check_url(config.telemetry)  # both before anything is written
+        check_access(config.telemetry)  # both before anything is written
         catalogue.require(config.blueprints)
         path = None if config.run_dir is None else Path(config.run_dir)
         run = RunDirectory.open(path) if resume and path is not None else _create(path)

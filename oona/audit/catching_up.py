@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from leyline import RunLockedError
 from oona.audit.trail import FILE_NAME, AuditTrail
+from oona.publishing.drain import drain
 from oona.reading.reader import read
 
 BATCH_EVENTS: Final = 1000
@@ -37,6 +38,7 @@ def catch_up(run_dir: Path) -> CaughtUp:
         BusError: the outbox or the server cannot be read.
         ConfigError: ESPER_AUDIT_KEY is too short.
     """
+    drain(run_dir)  # what a killed run left: other readers of its server may wait for it too
     num_new = 0
     with closing(read(run_dir)) as envelopes:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import leyline
@@ -17,6 +18,7 @@ from oona.audit.reader import decoded
 from oona.audit.row import Row, row_of
 from oona.audit.store import redact
 from oona.metrics.operations import Operations
+from oona.off_loop import off_loop
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = "esper_audit"
 """The schema in the database that holds the tables."""
 
+_LOAD_TIMEOUT_S: Final = 30.0
 _CONNECT_TIMEOUT_S: Final = 5.0
 _STATEMENT_TIMEOUT_MS: Final = 30_000
 _NUM_CONNECTIONS: Final = 4
@@ -77,8 +80,11 @@ class PostgresStore:
         """
         chain = Chain.from_environment() if chain is None else chain
         try:
-            from psycopg import AsyncConnection
-            from psycopg_pool import AsyncConnectionPool
+            # Off the loop: it takes a moment.
+            psycopg, psycopg_pool = [
+                await off_loop("load psycopg", import_module, name, timeout_s=_LOAD_TIMEOUT_S)
+                for name in ("psycopg", "psycopg_pool")
+            ]
         except ImportError as error:
             raise ConfigError(
                 "a store in PostgreSQL needs psycopg: pip install 'esper-morphogenesis[postgres]'"
@@ -90,9 +96,9 @@ class PostgresStore:
         }
         with _server_errors(url):
             # Not from the pool, which would not say why it gets no connection.
-            async with await AsyncConnection.connect(url, **options) as connection:
+            async with await psycopg.AsyncConnection.connect(url, **options) as connection:
                 await _make(connection, url, chain)
-            pool = AsyncConnectionPool(
+            pool = psycopg_pool.AsyncConnectionPool(
                 url,
                 kwargs=options,
                 min_size=1,

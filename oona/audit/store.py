@@ -15,8 +15,7 @@ from oona.off_loop import off_loop
 
 _TIMEOUT_S: Final = 30.0
 """Longest that a disk may take for a batch before the collector gives up."""
-_VERIFY_TIMEOUT_S: Final = 3600.0
-_SQLITE: Final = "sqlite:"
+SQLITE: Final = "sqlite:"
 POSTGRES: Final = ("postgresql://", "postgres://")
 
 
@@ -32,9 +31,6 @@ class Store(Protocol):
         Raises:
             EsperError: nothing was committed, and why.
         """
-
-    async def verify(self) -> list[str]:
-        """What is wrong with what is kept, in words."""
 
     async def close(self) -> None:
         """Let go of it; further calls do nothing."""
@@ -57,10 +53,6 @@ class SqliteStore:
             operations=self._operations,
         )
 
-    async def verify(self) -> list[str]:
-        """What is wrong with the file; see `verify_trail`."""
-        return await off_loop("audit verify", self._trail.verify, timeout_s=_VERIFY_TIMEOUT_S)
-
     async def close(self) -> None:
         """Let go of the file, after a batch that is under way."""
         await off_loop("audit close", self._trail.close, timeout_s=_TIMEOUT_S)
@@ -72,7 +64,7 @@ def check_store(url: str) -> None:
     Raises:
         ConfigError: it is neither sqlite:PATH nor postgresql://...
     """
-    if url.startswith(POSTGRES) or (url.startswith(_SQLITE) and url != _SQLITE):
+    if url.startswith(POSTGRES) or (url.startswith(SQLITE) and url != SQLITE):
         return
     raise ConfigError(
         f"store {redact(url)!r} is not understood; give sqlite:PATH, such as sqlite:audit.db, or "
@@ -95,8 +87,8 @@ async def open_store(url: str, operations: Operations, chain: Chain | None = Non
         BusError: the database server cannot be reached.
     """
     check_store(url)
-    if url.startswith(_SQLITE):
-        path = Path(url.removeprefix(_SQLITE))
+    if url.startswith(SQLITE):
+        path = Path(url.removeprefix(SQLITE))
         return await off_loop(
             "audit open", SqliteStore, path, chain, operations, timeout_s=_TIMEOUT_S
         )

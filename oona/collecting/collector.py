@@ -17,6 +17,7 @@ from oona.audit.store import Store
 from oona.metrics.aggregates import Aggregates
 from oona.metrics.operations import Operations
 from oona.off_loop import off_loop
+from oona.publishing.drain import drain
 from oona.reading.reader import read
 from oona.reading.sequences import SequenceSet
 from oona.streams.groups import ConsumerGroup, Delivery
@@ -166,6 +167,8 @@ class Collector:
         """Take what the run's directory holds, in case the server never gets it."""
         if self._run_dir is None:
             return
+        # Other readers of the server wait for what a dead trainer left, too.
+        await self._call("drain the outbox", partial(drain, self._run_dir))
         envelopes = await self._call("open the outbox", partial(read, self._run_dir))
         try:
             page = partial(_next_page, envelopes)

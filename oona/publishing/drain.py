@@ -31,15 +31,16 @@ def drain(run_dir: Path | str, timeout_s: float = 2.0) -> bool:
     try:
         bus_url.check_url(address.url)
         outbox = Outbox.to_send(run_dir / outbox_file.FILE_NAME)
+        if outbox.is_drained():
+            return True
+        if address.url in bus_url.NAMED or not _take(outbox):
+            return False
+        from oona.streams.writer import RedisTransport  # late: importing redis takes 0.1 s
+
+        transport = RedisTransport(address.url, address.run_id)
     except leyline.BusError:
         return False
-    if outbox.is_drained():
-        return True
-    if address.url in bus_url.NAMED or not _take(outbox):
-        return False
-    from oona.streams.writer import RedisTransport  # late: importing redis takes 0.1 s
-
-    publisher = Publisher(outbox, RedisTransport(address.url, address.run_id))
+    publisher = Publisher(outbox, transport)
     publisher.flush(timeout_s, retries=False)
     publisher.stop(timeout_s)
     return outbox.is_drained()

@@ -24,6 +24,9 @@ _LONGEST_BACKOFF_S: Final = 5.0
 _MAX_DOUBLINGS: Final = 10
 _FAILURES_TO_OPEN: Final = 3
 _ROUND_ENTRIES: Final = 8
+_SMALLEST_ENTRY_BYTES: Final = 4096
+_SENDS_TO_GROW: Final = 8
+"""Sends that must succeed in a row before more is tried at once."""
 _LANES: Final = tuple(sorted(Priority, reverse=True))
 """Emergency first."""
 
@@ -54,14 +57,16 @@ class Publisher:
         self._outbox = outbox
         self._transport = transport
         self._rate_limit = RateLimit(bytes_per_s)
-        self._round_entries = _ROUND_ENTRIES if bytes_per_s is None else 1
+        self._most_entries = self._round_entries = _ROUND_ENTRIES if bytes_per_s is None else 1
+        self._entry_size_bytes = entry.ENTRY_SIZE_BYTES
         self._operations = Operations()
         self._server: str | None = None
+        self._last_server: str | None = None
         self._sent = dict.fromkeys(Priority, 0)
         self._state = CONNECTING
         self._num_faults = 0
         self._num_failures = 0
-        self._failures_in_a_row = 0
+        self._failures_in_a_row = self._sends_in_a_row = 0
         # A stream of its own: the run's must not move because a server is away.
         self._jitter = random.Random()  # noqa: S311 -- jitter, not a secret
         self._is_stopping = False
@@ -152,10 +157,11 @@ class Publisher:
             raise _ClaimedError("another process is sending this run's events")
         with self._operations.timed("connect"):
             server = self._transport.connect()
-        known = server == self._outbox.server
-        for lane, ring in self._outbox.rings.items():
-            self._sent[lane] = ring.state.tail if known else ring.state.oldest
-        self._server = server
+        if server != self._last_server:  # else it goes on where it was
+            known = server == self._outbox.server
+            for lane, ring in self._outbox.rings.items():
+                self._sent[lane] = ring.state.tail if known else ring.state.oldest
+        self._server = self._last_server = server
 
     def _rest(self, size_bytes: int) -> None:
         """Keep to the rate limit, unless the bus is closing."""
@@ -169,7 +175,7 @@ class Publisher:
             position = self._sent[lane]
             while len(batches) < self._round_entries:
                 ring = self._outbox.rings[lane]
-                batch = ring.take(position, entry.ENTRY_RECORDS, entry.ENTRY_SIZE_BYTES)
+                batch = ring.take(position, entry.ENTRY_RECORDS, self._entry_size_bytes)
                 if batch is None:
                     break
                 batches.append((lane, batch))
@@ -195,6 +201,10 @@ class Publisher:
                 self._sent[lane] = batch.end
         if refused:
             raise _RefusedError(next(iter(refused.values())))
+        self._sends_in_a_row += 1
+        if self._sends_in_a_row % _SENDS_TO_GROW == 0:
+            self._entry_size_bytes = min(2 * self._entry_size_bytes, entry.ENTRY_SIZE_BYTES)
+            self._round_entries = min(2 * self._round_entries, self._most_entries)
         return sum(len(item.payload) for item in entries)
 
     def _fail(self, state: str) -> None:
@@ -202,6 +212,10 @@ class Publisher:
         self._server = None
         self._num_failures += 1
         self._failures_in_a_row += 1
+        self._sends_in_a_row = 0
+        # On a slow line only little gets through before the answer counts as missing.
+        self._entry_size_bytes = max(self._entry_size_bytes // 4, _SMALLEST_ENTRY_BYTES)
+        self._round_entries = 1
 
     def _pause_s(self) -> float:
         if not self._failures_in_a_row:

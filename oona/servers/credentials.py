@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import leyline
 from oona.servers import embedded
+from oona.servers import url as bus_url
 
 USERNAME: Final = "ESPER_REDIS_USERNAME"
 PASSWORD: Final = "ESPER_REDIS_PASSWORD"  # noqa: S105 -- a variable's name
@@ -20,6 +21,20 @@ VARIABLES: Final = (USERNAME, PASSWORD, PASSWORD_FILE, CA_FILE)
 """Environment variables that are read."""
 
 _PASSWORD_SIZE_BYTES: Final = 4096
+
+
+def check_access(url: str) -> None:
+    """Refuse the bus of a run that can never be reached as it is given; nothing is connected.
+
+    Args:
+        url: "embedded", "memory", "off", or a redis://, rediss:// or unix:// URL.
+
+    Raises:
+        BusError: the URL is malformed, or what the environment adds to it cannot be used.
+    """
+    bus_url.check_url(url)
+    if url not in bus_url.NAMED:
+        missing_in(url)
 
 
 def missing_in(url: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:

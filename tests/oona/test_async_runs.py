@@ -27,7 +27,10 @@ async def never_awaits() -> None:
 
 
 async def loses_an_exception() -> None:
-    asyncio.get_running_loop().create_future().set_exception(OSError("lost"))
+    lost = asyncio.get_running_loop().create_future()
+    lost.set_exception(OSError("lost"))
+    knot: list[object] = [lost]
+    knot.append(knot)  # only the garbage collector finds it
 
 
 @pytest.mark.parametrize(

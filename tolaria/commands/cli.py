@@ -163,12 +163,18 @@ def report(run: Path) -> None:
 
 
 @esper.command(short_help="Check all that a run has on disk.")
-@_RUN
-def verify(run: Path) -> None:
-    """Check every digest and structure that a run has on disk; exit code 1 if something is bad."""
-    from tolaria.commands.verify import verify_run
+@click.argument("run", metavar="RUN|STORE")
+def verify(run: str) -> None:
+    """Check every digest and structure that a run has on disk; exit code 1 if something is bad.
 
-    verify_run(run)
+    A STORE, sqlite:PATH or postgresql://..., is an audit trail by itself.
+    """
+    from tolaria.commands.verify import verify_run, verify_store
+
+    if run.startswith(("sqlite:", "postgresql:", "postgres:")):
+        verify_store(run)
+    else:
+        verify_run(Path(run))
 
 
 @esper.command(short_help="Check a server for telemetry.")
@@ -184,7 +190,7 @@ def doctor(url: str | None) -> None:
 
 
 @esper.command(short_help="Search a run's audit trail.")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN|STORE")
 @click.option(
     "--kind",
     "kinds",
@@ -203,8 +209,11 @@ def doctor(url: str | None) -> None:
     metavar="FILE",
     help="Write them to a .jsonl or .parquet file instead.",
 )
-def events(run: Path, **options: Any) -> None:
-    """Search the audit trail of a run, live or over: every event, chained, kept for good."""
+def events(run: str, **options: Any) -> None:
+    """Search the audit trail of a run, live or over: every event, chained, kept for good.
+
+    A STORE, sqlite:PATH or postgresql://..., is what `esper collect` has filled.
+    """
     from tolaria.commands.events import show_events
 
     show_events(run, **options)

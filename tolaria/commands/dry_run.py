@@ -15,7 +15,7 @@ from kasmina import Executor
 from kasmina.blueprints import catalogue
 from kasmina.trials.batches import size_bytes
 from leyline import ConfigError, Decision, TrialError
-from oona import check_url
+from oona import check_access
 from tamiyo import State
 from tolaria.boundary.gather import Gatherer
 from tolaria.commands.building import build
@@ -52,7 +52,7 @@ def dry_run(console: Console, spec: TrainSpec, config: EsperConfig) -> None:
     Raises:
         EsperError: what a run would raise at its start or at its first boundary.
     """
-    check_url(config.telemetry)
+    check_access(config.telemetry)
     catalogue.require(config.blueprints)
     if config.run_dir is not None:
         refuse_used(Path(config.run_dir))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -17,7 +18,9 @@ from oona.audit.export import check_format
 from oona.audit.plain import json_line
 from oona.audit.query import Query, parse_since
 from oona.audit.row import kind_of
+from oona.audit.store import POSTGRES, SQLITE
 from oona.audit.trail import FILE_NAME
+from oona.metrics.operations import Operations
 from tolaria.disk.run import RunDirectory
 from tolaria.show.event_words import event_words
 from tolaria.show.phrases import clean, counted
@@ -26,7 +29,7 @@ _NUM_GAPS_NAMED = 5
 
 
 def show_events(
-    run: Path,
+    run: str,
     *,
     kinds: tuple[str, ...] = (),
     seed: str | None = None,
@@ -39,7 +42,7 @@ def show_events(
     """Write what the run's outbox and server still hold to its trail, then show what is asked for.
 
     Args:
-        run: a run's directory; or the .db file of a trail, which is shown as it is.
+        run: a run's directory; or sqlite:PATH or postgresql://..., shown as it is.
         kinds, seed, since, epoch, limit: which events; all conditions hold together.
         as_json: one JSON object a line.
         export: a .jsonl or .parquet file to write instead of showing anything.
@@ -47,14 +50,20 @@ def show_events(
     Raises:
         ConfigError: an option that is not understood.
         RunError: there is no run with events, or its trail cannot be used.
+        BusError: the database cannot be reached.
         ExportError: the file cannot be written.
     """
     since_ns = None if since is None else parse_since(since, time.time_ns())
     query = Query(kinds=kinds, seed=seed, since_ns=since_ns, epoch=epoch, limit=limit)
     if export is not None:
         check_format(export)
-    trail = run if run.is_file() else _caught_up(run)
-    envelopes = read_trail(trail, query)
+    trail: Path | None = None
+    if run.startswith(POSTGRES):
+        envelopes = iter(asyncio.run(_selected(run, query)))
+    else:
+        is_trail = run.startswith(SQLITE)
+        trail = Path(run.removeprefix(SQLITE)) if is_trail else _caught_up(Path(run))
+        envelopes = read_trail(trail, query)
     try:
         if export is not None:
             num_events = export_events(envelopes, export)
@@ -64,10 +73,22 @@ def show_events(
                 sys.stdout.buffer.write(json_line(envelope))
             sys.stdout.flush()
         else:
-            _show_table(envelopes, trail)
+            _show_table(envelopes)
+            if trail is not None:
+                _show_gaps(trail)
     except BrokenPipeError:
         # Whoever read has seen enough; what Python flushes at the end must find a place to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+async def _selected(url: str, query: Query) -> list[Envelope]:
+    from oona.audit.postgres import PostgresStore  # late: psycopg is an extra
+
+    store = await PostgresStore.open(url, Operations())
+    try:
+        return [envelope async for envelope in store.select(query)]
+    finally:
+        await store.close()
 
 
 def _caught_up(path: Path) -> Path:
@@ -85,13 +106,16 @@ def _caught_up(path: Path) -> Path:
     return trail
 
 
-def _show_table(envelopes: Iterable[Envelope], trail: Path) -> None:
+def _show_table(envelopes: Iterable[Envelope]) -> None:
     num_events = 0
     for line in _lines(envelopes):
         click.echo(line)
         num_events += 1
     if not num_events:
         click.echo("no event fits", err=True)
+
+
+def _show_gaps(trail: Path) -> None:
     gaps = find_gaps(trail)
     if gaps:
         num_missing = sum(gap.num_events for gap in gaps)

@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from oona.audit import verify_trail
+from oona.audit.store import SQLITE, check_store, redact
+from oona.metrics.operations import Operations
 from tolaria.disk.audit import audit
 from tolaria.disk.run import RunDirectory
+
+if TYPE_CHECKING:
+    from oona.audit.head import Head
+
+
+def verify_store(url: str) -> None:
+    """Check the audit trail in a store by itself, as `verify_run` does that of a run.
+
+    Args:
+        url: sqlite:PATH or postgresql://...
+
+    Raises:
+        ConfigError: the URL is not understood.
+        BusError: the database cannot be reached.
+        RunError: what is there cannot be used.
+    """
+    check_store(url)
+    name, ends = redact(url), ""
+    if url.startswith(SQLITE):
+        flaws = verify_trail(Path(url.removeprefix(SQLITE)))
+    else:
+        flaws, head = asyncio.run(_verify_database(url))
+        ends = f", {head.num_rows:,} rows, the last with the hash {head.last_hash.hex()}"
+    console = Console(highlight=False)
+    for flaw in flaws:
+        console.print(f"bad: {name}: {flaw}", markup=False, soft_wrap=True)
+    if flaws:
+        sys.exit(1)
+    console.print(f"{name}: the audit trail is sound{ends}", markup=False, soft_wrap=True)
+
+
+async def _verify_database(url: str) -> tuple[list[str], Head]:
+    from oona.audit.postgres import PostgresStore  # late: psycopg is an extra
+
+    store = await PostgresStore.open(url, Operations())
+    try:
+        return await store.verify(), await store.head()
+    finally:
+        await store.close()
 
 
 def verify_run(path: Path) -> None:

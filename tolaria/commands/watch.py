@@ -29,6 +29,7 @@ def watch_run(run: str) -> None:
     directory = _open(source) if isinstance(source, Path) else None
     if directory is not None:
         _say_if_ended(console, directory)
+        oona.drain(directory.path)  # what a killed run left: others may wait for it too
     with Terminal(console) as terminal:
         events = oona.read(source, follow=True)
         for envelope in events:

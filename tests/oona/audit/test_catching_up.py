@@ -31,7 +31,15 @@ def kept(run_dir: Path) -> list[int]:
     return [envelope.sequence for envelope in read_trail(run_dir / "audit.db")]
 
 
-@pytest.mark.parametrize("server", ["embedded", "memory", "unix:///nowhere/bus.sock", "live"])
+@pytest.mark.parametrize(
+    "server",
+    [
+        "embedded",
+        "live",
+        pytest.param("memory", marks=pytest.mark.slow),
+        pytest.param("unix:///nowhere/bus.sock", marks=pytest.mark.slow),
+    ],
+)
 def test_every_event_of_a_killed_trainer_is_there_once(
     tmp_path: Path, server: str, spawn: Callable[..., subprocess.Popen[bytes]]
 ) -> None:

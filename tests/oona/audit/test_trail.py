@@ -204,7 +204,8 @@ def test_a_row_that_a_stranger_wrote_stops_the_writer(tmp_path: Path) -> None:
     """Somebody wrote where the next row belongs: the batch is refused whole, not chained onto it;
     once that row is gone the same writer goes on."""
     path = tmp_path / "audit.db"
-    copy = "INSERT INTO events SELECT 5, run_id, 99, " + ", ".join(COLUMNS[3:]) + " FROM events"
+    others = ", ".join(COLUMNS[3:])
+    copy = f"INSERT INTO events SELECT 5, run_id, 99, {others} FROM events"  # noqa: S608
     with AuditTrail.open(path) as trail, closing(sqlite3.connect(path)) as stranger:
         trail.append(steps(3))
         stranger.execute(f"{copy} WHERE position = 3")
@@ -283,11 +284,16 @@ def test_gaps_are_exact(tmp_path: Path) -> None:
     path = tmp_path / "audit.db"
     events, others = steps(20), steps(4, run_id="other")
     with AuditTrail.open(path) as trail:
-        trail.append([events[number - 1] for number in (3, 4, 8, 20)])
+        trail.append([events[number - 1] for number in (3, 4, 6, 10, 20)])
         trail.append(others)
-        assert find_gaps(path) == [("run", 1, 2), ("run", 5, 7), ("run", 9, 19)]
-        trail.append(events[:7])
-        assert find_gaps(path) == [("run", 9, 19)]
+        assert find_gaps(path) == [
+            ("run", 1, 2),
+            ("run", 5, 5),
+            ("run", 7, 9),
+            ("run", 11, 19),
+        ]
+        trail.append(events[:9])
+        assert find_gaps(path) == [("run", 11, 19)]
 
 
 READING = """

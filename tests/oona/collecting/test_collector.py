@@ -57,12 +57,16 @@ def test_a_whole_run_is_kept_and_acknowledged(
     with Bus.open(tmp_path, "run", oona_server.url) as bus:
         num_events = offer_run(bus, 1500)
         assert bus.flush(5.0)
-        collector = run_async(collect(tmp_path))
+
+        def group() -> ConsumerGroup:
+            return ConsumerGroup(oona_server.url, "group", "one", run_id="run", idle_ms=0)
+
+        collector = run_async(collect(tmp_path, group=group))
+        other = group()
+        assert other.read(0.01) + other.claim() == []
+        other.close()
     assert kept(tmp_path / "audit.db") == list(range(1, num_events + 1))
     assert collector.num_events == num_events
-    group = open_group(tmp_path, f"sqlite:{tmp_path / 'audit.db'}")
-    assert group.read(0.01) == []
-    group.close()
 
 
 def test_events_that_come_later_are_waited_for(

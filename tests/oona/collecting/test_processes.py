@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from oona import Bus
+import pytest
+
+from oona import Bus, count_delivered
 from oona.audit.head import read_head
 from oona.collecting import start_child
 from oona.servers.embedded import EmbeddedServer
@@ -51,6 +53,7 @@ def end(process: subprocess.Popen[bytes], number: int) -> None:
     process.stdin.close()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_started_again(
     oona_server: EmbeddedServer, tmp_path: Path
 ) -> None:
@@ -116,6 +119,25 @@ def test_a_killed_trainer_leaves_a_whole_trail(
     assert kept(tmp_path / "audit.db") == list(range(1, num_events + 1))
 
 
+@pytest.mark.slow
+def test_a_killed_trainer_leaves_its_server_whole_too(
+    oona_server: EmbeddedServer,
+    tmp_path: Path,
+    spawn: Spawn,
+    wait_for_end: Callable[[int], bool],
+) -> None:
+    """What waited in the outbox of a trainer that is killed reaches the server that outlives it, by
+    the collector."""
+    trainer = spawn(TRAINER, str(tmp_path), oona_server.url)
+    assert trainer.stdout is not None
+    pid, num_events = (int(trainer.stdout.readline()) for _ in range(2))
+    trainer.kill()
+    trainer.wait(10)
+    assert wait_for_end(pid)
+    assert count_delivered(oona_server.url, "run") == num_events
+    assert kept(tmp_path / "audit.db") == list(range(1, num_events + 1))
+
+
 def test_the_child_of_a_run_that_ends_ends_too(oona_server: EmbeddedServer, tmp_path: Path) -> None:
     """It has written everything when `wait` returns; a run without an end is let go of as well."""
     for ends in (True, False):
@@ -126,6 +148,27 @@ def test_the_child_of_a_run_that_ends_ends_too(oona_server: EmbeddedServer, tmp_
         assert child.wait(10.0) is None
         assert kept(run_dir / "audit.db") == list(range(1, num_events + 1))
         assert (run_dir / "audit.log").read_text() == ""
+
+
+def test_the_child_logs_in_as_the_run_does(limited_server: EmbeddedServer, tmp_path: Path) -> None:
+    """The run's URL has a password, which bus.json leaves out: the child reads from the server all
+    the same, as a user who may do no more than Esper needs, and the password is in no file."""
+    (tmp_path / "here").symlink_to(limited_server.socket_path.parent)
+    url = f"unix://esper:secret@{tmp_path}/here/bus.sock"
+    run_dir = tmp_path / "run"
+    with Bus.open(run_dir, "run", url) as bus:
+        child = start_child(run_dir, url)
+        num_events = offer_run(bus, 30, ends=False)
+        assert bus.flush(5.0)
+        deadline = time.monotonic() + 20.0
+        while num_kept(run_dir) < num_events:
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        assert "secret" not in Path(f"/proc/{child.pid}/cmdline").read_text()
+    assert child.wait(10.0) is None
+    assert (run_dir / "audit.log").read_text() == ""
+    files = [path.read_bytes() for path in run_dir.iterdir() if path.is_file()]
+    assert not any(b"secret" in content for content in files)
 
 
 def test_a_child_that_cannot_write_says_so(oona_server: EmbeddedServer, tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -120,35 +119,38 @@ def test_ten_thousand_seeds_and_runs_are_bounded() -> None:
     assert many.run("run 9999") is dict(many)["run 9999"]
 
 
-@pytest.fixture
-def hasty_threads() -> Iterator[None]:
-    """Threads that take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+class SlowMetrics(dict[str, float]):
+    """Metrics whose reading halts in the middle until it is released."""
+
+    def __init__(self, values: dict[str, float]) -> None:
+        super().__init__(values)
+        self.is_halted, self.released = threading.Event(), threading.Event()
+
+    def items(self) -> Any:
+        for number, item in enumerate(super().items()):
+            if number == 1:
+                self.is_halted.set()
+                assert self.released.wait(5.0)
+            yield item
 
 
-@pytest.mark.usefixtures("hasty_threads")
-def test_reading_while_events_arrive() -> None:
-    """A reader in another thread never stumbles over a number that appears meanwhile."""
-    run = RunAggregates()
-    done = threading.Event()
-    read = 0
-
-    def write() -> None:
-        for number in range(3_000):
-            run.apply(msgspec.structs.replace(EPOCH, metrics={f"m{number}": 0.0}))
-            run.apply(leyline.Fault(epoch=1, step=1, where=f"{number}", what="", action=""))
-        done.set()
-
-    writer = threading.Thread(target=write)
+def test_no_reader_sees_half_of_an_event() -> None:
+    """While one thread is in the midst of an event, a reader in another waits, and then has all."""
+    run = after(EPOCH)
+    slow = SlowMetrics({"a": 1.0, "b": 2.0})
+    seen: list[dict[str, float]] = []
+    event = msgspec.structs.replace(EPOCH, metrics=slow)
+    writer = threading.Thread(target=run.apply, args=(event,))
+    reader = threading.Thread(target=lambda: seen.append(numbers(run)))
     writer.start()
-    while not done.is_set():
-        read += len(run.samples()) > 0
-        run.boundaries()
+    assert slow.is_halted.wait(5.0)
+    reader.start()
+    reader.join(0.05)  # one that does not wait has read by now
+    slow.released.set()
     writer.join()
-    assert read > 0
+    reader.join()
+    found = {name: value for name, value in seen[0].items() if name.startswith("esper.metric ")}
+    assert found == {"esper.metric a": 1.0, "esper.metric b": 2.0}
 
 
 def test_a_step_is_folded_in_under_a_microsecond() -> None:

@@ -89,6 +89,39 @@ def test_the_thread_survives_every_fault(
     assert (ledger.delivered, ledger.queued) == (5, 0)
 
 
+class NarrowTransport(MemoryTransport):
+    """A line on which only so much gets through before the answer counts as missing."""
+
+    def __init__(self, room_bytes: int):
+        super().__init__()
+        self.room_bytes = room_bytes
+        self.num_refused = 0
+
+    def append(self, entries: Sequence[Entry]) -> list[str | None]:
+        if sum(len(entry.payload) for entry in entries) > self.room_bytes:
+            self.num_refused += 1
+            raise ServerError("Timeout reading from socket")
+        return super().append(entries)
+
+
+def test_a_slow_line_gets_less_at_once(outbox: Outbox) -> None:
+    """After failures less is sent at a time, until it gets through; on a wide line more again."""
+    for number in range(1000):
+        assert outbox.append(Priority.METRIC, "StepMetrics", f"event {number} ".encode() * 15)
+    transport = NarrowTransport(16_000)
+    publisher = Publisher(outbox, transport)
+    assert publisher.flush(20.0)
+    assert 2 <= transport.num_refused < 30
+    transport.room_bytes = 10**9
+    for _ in range(5):
+        for _ in range(1000):
+            assert outbox.append(Priority.METRIC, "StepMetrics", bytes(150))
+        assert publisher.flush(20.0)
+    publisher.stop(5.0)
+    assert outbox.count().delivered == 6000
+    assert max(len(entry.payload) for entry in transport.entries) > 20_000
+
+
 def test_an_impatient_flush_ends_with_the_first_failure(outbox: Outbox) -> None:
     """Without retries a flush does not wait for its timeout when the server is gone."""
     assert outbox.append(Priority.METRIC, "StepMetrics", b"event")

@@ -12,30 +12,12 @@ from rich.console import Console
 
 from leyline import BreakerChange
 from oona import count_delivered
-from oona.servers.embedded import EmbeddedServer
+from tests.oona.faults.place import Place
 from tests.tolaria.plain_loops import adam, attach, faults, listen, make_host, run
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria import Orchestrator
 from tolaria.commands.inspection import inspect_run
 from tolaria.show.terminal import Terminal
-
-
-class Place:
-    """One address at which a real server can be started, killed and started again."""
-
-    def __init__(self, folder: Path):
-        self._log = folder / "server.log"
-        self.server = EmbeddedServer(self._log)
-        self.url = self.server.url
-        self._directory = self.server.socket_path.parent
-
-    def kill(self) -> None:
-        self.server.stop()
-        self._directory.unlink(missing_ok=True)
-
-    def start(self) -> None:
-        self.server = EmbeddedServer(self._log)
-        self._directory.symlink_to(self.server.socket_path.parent)
 
 
 @pytest.fixture

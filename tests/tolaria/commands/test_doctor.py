@@ -93,6 +93,7 @@ def test_memory_eviction_and_role_are_to_mend(server: EmbeddedServer) -> None:
         admin.config_set("maxmemory-policy", "allkeys-lru")
         found = lines(server, "esper")
         assert found["memory"].startswith("mend  memory        ")
+        assert "MiB used, no limit -> set maxmemory" in found["memory"]
         assert found["eviction"].startswith("mend  eviction      allkeys-lru -> set maxmemory-pol")
         admin.replicaof("127.0.0.1", "1")
         found = lines(server, "esper")

@@ -230,11 +230,15 @@ def test_verify_checks_the_trail(run_dir: Path) -> None:
 
 
 def test_collect_writes_a_run_that_has_ended_to_any_store(run_dir: Path, tmp_path: Path) -> None:
-    """It ends by itself, at once; what it has written can be asked by the file's name."""
+    """It ends by itself, at once; what it has written can be asked and checked by name."""
     other = tmp_path / "other.db"
     result = call("collect", run_dir, "--store", f"sqlite:{other}")
     assert result.output == f"sqlite:{other}: {len(EVENTS)} new events\n"
-    assert len(shown(other)) == len(EVENTS)
+    assert len(shown(f"sqlite:{other}")) == len(EVENTS)
+    assert call("verify", f"sqlite:{other}").output.endswith("the audit trail is sound\n")
+    other.with_suffix(".head").unlink()
+    missing = call("verify", f"sqlite:{other}")
+    assert (missing.exit_code, missing.output.count("bad: ")) == (1, 1)
     assert call("collect", run_dir).output.endswith(f"audit.db: {len(EVENTS)} new events\n")
     assert call("collect", run_dir).output.endswith("audit.db: 0 new events\n")
 
