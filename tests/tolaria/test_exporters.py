@@ -23,6 +23,7 @@ from oona.metrics.prometheus import PrometheusEndpoint
 from tests.tolaria.plain_loops import SCHEDULE, adam, attach, copy_of, listen, make_host, run
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.config import EsperConfig, load_config
+from tolaria.lightning.announce import announce
 from tolaria.session import Session
 
 
@@ -150,3 +151,18 @@ def test_who_does_not_ask_pays_nothing(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.returncode) == ("None set()", 0), done.stderr
+
+
+def test_a_lightning_user_is_told_where(caplog: pytest.LogCaptureFixture) -> None:
+    """The start of a run names the address at which its numbers can be read, if there is one."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addHandler(caplog.handler)
+    caplog.set_level(logging.INFO, logger.name)
+    started = leyline.RunStarted(
+        run_id="r", epoch=0, num_epochs=1, host_parameters=1, model="m", resumed=False
+    )
+    for url in ("http://127.0.0.1:1/metrics", None):
+        announce(started, report=Path("r.html"), metrics_url=url, num_parameters=lambda: 1)
+    logger.removeHandler(caplog.handler)
+    told = [message for message in dict.fromkeys(caplog.messages) if "metrics at" in message]
+    assert told == ["Esper: metrics at http://127.0.0.1:1/metrics"]

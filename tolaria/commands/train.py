@@ -97,6 +97,10 @@ def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compare
                     epochs=num_epochs,
                 ),
             )
+        held = callback.orchestrator
+        exporters = None if held is None else held.session.exporters
+        if isinstance(event, RunStarted) and exporters is not None and exporters.url is not None:
+            console.print(f"metrics at {exporters.url}", soft_wrap=True)
 
     def ledger() -> Any:
         held = callback.orchestrator

@@ -162,7 +162,8 @@ class EsperCallback(pl.Callback):
         orchestrator.recovery.parts.scaler = scaler_of(trainer)
         session = orchestrator.session
         count = orchestrator.num_parameters
-        say = partial(announce, report=session.run.report, num_parameters=count)
+        url = None if session.exporters is None else session.exporters.url
+        say = partial(announce, report=session.run.report, metrics_url=url, num_parameters=count)
         session.recorder.listeners.extend([say, *self.listeners])
         if self._averages is not None:
             self._averages.start(orchestrator)

@@ -35,7 +35,7 @@ def kept(run_dir: Path) -> list[int]:
     "server",
     [
         "embedded",
-        "live",
+        pytest.param("live", marks=pytest.mark.slow),
         pytest.param("memory", marks=pytest.mark.slow),
         pytest.param("unix:///nowhere/bus.sock", marks=pytest.mark.slow),
     ],

@@ -74,20 +74,22 @@ def test_killed_in_the_middle_and_started_again(
     assert kept(tmp_path / "audit.db") == list(range(1, num_events + 2))
 
 
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_told_to_stop_it_ends_within_two_seconds(
-    oona_server: EmbeddedServer, tmp_path: Path
+    oona_server: EmbeddedServer, tmp_path: Path, number: int
 ) -> None:
     """SIGTERM and SIGINT: what was received is kept, the exit code is 0."""
     with Bus.open(tmp_path, "run", oona_server.url) as bus:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before = num_kept(tmp_path)
-            process = collector(tmp_path)
-            offer_run(bus, 50, ends=False)
-            wait_for_more(process, tmp_path, before)
-            asked = time.monotonic()
-            end(process, number)
-            assert time.monotonic() - asked < 2.0
-            assert process.returncode == 0
+        process = collector(tmp_path)
+        num_events = offer_run(bus, 50, ends=False)
+        wait_for_more(process, tmp_path, num_events - 1)
+        asked = time.monotonic()
+        end(process, number)
+        assert time.monotonic() - asked < 2.0
+        assert process.returncode == 0
+    assert kept(tmp_path / "audit.db") == list(range(1, num_events + 1))
 
 
 TRAINER = """
@@ -138,18 +140,20 @@ def test_a_killed_trainer_leaves_its_server_whole_too(
     assert kept(tmp_path / "audit.db") == list(range(1, num_events + 1))
 
 
-def test_the_child_of_a_run_that_ends_ends_too(oona_server: EmbeddedServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_child_of_a_run_ends_with_it(
+    oona_server: EmbeddedServer, tmp_path: Path, ends: bool
+) -> None:
     """It has written everything when `wait` returns; a run without an end is let go of as well."""
-    for ends in (True, False):
-        run_dir = tmp_path / str(ends)
-        with Bus.open(run_dir, str(ends), oona_server.url) as bus:
-            child = start_child(run_dir)
-            num_events = offer_run(bus, 30, ends=ends)
-        assert child.wait(10.0) is None
-        assert kept(run_dir / "audit.db") == list(range(1, num_events + 1))
-        assert (run_dir / "audit.log").read_text() == ""
+    with Bus.open(tmp_path, "run", oona_server.url) as bus:
+        child = start_child(tmp_path)
+        num_events = offer_run(bus, 30, ends=ends)
+    assert child.wait(10.0) is None
+    assert kept(tmp_path / "audit.db") == list(range(1, num_events + 1))
+    assert (tmp_path / "audit.log").read_text() == ""
 
 
+@pytest.mark.slow
 def test_the_child_logs_in_as_the_run_does(limited_server: EmbeddedServer, tmp_path: Path) -> None:
     """The run's URL has a password, which bus.json leaves out: the child reads from the server all
     the same, as a user who may do no more than Esper needs, and the password is in no file."""

@@ -41,7 +41,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recorded") / "run"
     with (
         RunDirectory.create(path, now=datetime.now(tz=UTC)) as run,
-        Bus.open(path, run.run_id, "memory") as bus,
+        Bus.open(path, run.run_id, "memory", ring_size_bytes=256 * 1024) as bus,
     ):
         assert all(bus.offer(event) for event in EVENTS)
     return path

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
+import pytest
 from click.testing import CliRunner, Result
 
 from oona import Bus
@@ -24,6 +25,7 @@ def call(*arguments: object) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_a_run_collected_asked_for_and_checked(tmp_path: Path, postgres_url: str) -> None:
     """All its events go there once; a question is answered as from a run's own trail; a row that
     was altered is found, exit code 1; the password is never shown."""
