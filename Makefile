@@ -36,7 +36,7 @@ test: setup ## the test suite (under four minutes)
 test-slow: setup ## the rest (under ten minutes)
 	$(BIN)/python -m pytest -q -m slow $(PARALLEL)
 
-bench: setup ## what Esper costs, against limits and peers (about eight minutes)
+bench: setup ## what Esper costs, against limits and peers (about ten minutes)
 	$(BIN)/python -m bench
 
 clean: ## remove the environment and every cache

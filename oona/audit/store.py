@@ -22,6 +22,10 @@ POSTGRES: Final = ("postgresql://", "postgres://")
 class Store(Protocol):
     """Keeps events for good, chained; used by one task at a time."""
 
+    @property
+    def num_refused(self) -> int:
+        """Hostile events that it cannot hold."""
+
     async def append(self, envelopes: Sequence[leyline.Envelope]) -> int:
         """Commit events, all or none; those that are there already are passed over.
 
@@ -42,6 +46,11 @@ class SqliteStore:
     def __init__(self, path: Path, chain: Chain | None, operations: Operations):
         self._trail = AuditTrail.open(path, chain)
         self._operations = operations
+
+    @property
+    def num_refused(self) -> int:
+        """Hostile events that no row can hold."""
+        return self._trail.num_refused
 
     async def append(self, envelopes: Sequence[leyline.Envelope]) -> int:
         """Commit events; see `AuditTrail.append`."""

@@ -64,7 +64,7 @@ class Collector:
         self.num_events = 0
         """Events that were new to the store."""
         self.num_refused = 0
-        """Damaged or hostile records of the outbox that were passed over."""
+        """Damaged or hostile records of the server or the outbox that were passed over."""
         self.problem = ""
         """Why the server could not be read the last time; empty if it can be."""
         self._open_group = open_group
@@ -135,6 +135,7 @@ class Collector:
                 else:
                     deliveries = await self._call("read events", partial(group.read, _WAIT_S))
         finally:
+            self.num_refused = max(self.num_refused, group.num_refused)
             group.close()
 
     def _is_over(self, quiet_s: float) -> bool:
@@ -179,7 +180,7 @@ class Collector:
         finally:
             with suppress(ValueError):  # cancelled: a thread that nobody waits for reads on
                 envelopes.close()
-        self.num_refused = envelopes.num_refused
+        self.num_refused = max(self.num_refused, envelopes.num_refused)  # the server's again
 
     async def _call(self, operation: str, function: Callable[[], _T]) -> _T:
         return await off_loop(

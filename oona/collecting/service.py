@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from oona.servers import url as bus_url
 from oona.streams.groups import ConsumerGroup
 from oona.streams.transport import ServerError
 
+_LOG = logging.getLogger("esper")
 _GRACE_S: Final = 1.5
 """How long a stop waits for what is under way before it is cancelled."""
 _LOCK_TIMEOUT_S: Final = 10.0
@@ -70,21 +72,23 @@ async def _serve(
 ) -> int:
     operations = Operations()
     store = await _open_when_free(store_url, operations)
+    collector = Collector(
+        partial(open_group, target, store_url),
+        store,
+        run_dir=target if isinstance(target, Path) else None,
+        is_live=is_live,
+        operations=operations,
+        aggregates=aggregates,
+    )
     try:
-        collector = Collector(
-            partial(open_group, target, store_url),
-            store,
-            run_dir=target if isinstance(target, Path) else None,
-            is_live=is_live,
-            operations=operations,
-            aggregates=aggregates,
-        )
         async with asyncio.TaskGroup() as tasks:
             work = tasks.create_task(collector.run(), name="oona-collector")
             _stop_on_signals(collector, work)
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     finally:
+        if num_refused := collector.num_refused + store.num_refused:
+            _LOG.warning("audit: %d damaged or hostile records were passed over", num_refused)
         await store.close()
     return collector.num_events
 

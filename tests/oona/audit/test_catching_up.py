@@ -12,6 +12,7 @@ import pytest
 from leyline import RunError
 from oona import Bus
 from oona.audit import AuditTrail, CaughtUp, catch_up, read_trail, verify_trail
+from oona.collecting.service import collect
 from oona.servers.embedded import EmbeddedServer
 from tests.oona.audit.events import steps
 
@@ -66,8 +67,11 @@ def test_a_live_run_is_caught_up_with_again_and_again(tmp_path: Path) -> None:
         assert bus.flush(5.0)
 
 
-def test_what_is_damaged_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None:
-    """A flipped bit in the outbox costs one event, which is then a gap; nothing is made up."""
+def test_what_is_damaged_is_counted_and_the_rest_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flipped bit in the outbox costs one event, which is then a gap; nothing is made up, and a
+    collector says so too."""
     with Bus.open(tmp_path, "run", "memory") as bus:
         for envelope in steps(20):
             bus.offer(envelope.event)
@@ -77,6 +81,10 @@ def test_what_is_damaged_is_counted_and_the_rest_is_kept(tmp_path: Path) -> None
     outbox.write_bytes(content)
     assert catch_up(tmp_path) == CaughtUp(19, 1, has_other_writer=False)
     assert len(kept(tmp_path)) == 19
+    with caplog.at_level("WARNING"):
+        other = f"sqlite:{tmp_path / 'other.db'}"
+        assert collect(tmp_path, other, is_live=lambda: False) == 19
+    assert "1 damaged or hostile records were passed over" in caplog.text
 
 
 def test_another_writer_is_left_to_write(tmp_path: Path) -> None:
