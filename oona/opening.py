@@ -56,7 +56,11 @@ def open_parts(
     bytes_per_s: int | None,
 ) -> Parts:
     """Make the parts of a bus; see `Bus.open`."""
-    outbox = Outbox(run_dir / outbox_file.FILE_NAME, ring_size_bytes)
+    path = run_dir / outbox_file.FILE_NAME
+    is_lost = not outbox_file.is_made(path) and run_file.read(run_dir) is not None
+    outbox = Outbox(path, ring_size_bytes)
+    if is_lost:
+        outbox.skip_lost()
     way = _find(url, run_id, run_dir)
     warnings = list(outbox.warnings)
     try:

@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Final
 
@@ -56,10 +57,21 @@ def open_file(path: Path, ring_size_bytes: int, warnings: list[str]) -> memoryvi
             aside = path.with_name(path.name + ".damaged")
             path.replace(aside)
             warnings.append(f"{path.name} cannot be used: {flaw}; kept as {aside.name}")
-            return open_file(path, ring_size_bytes, warnings)
+            fresh = open_file(path, ring_size_bytes, warnings)
+            sequence_counter(fresh)[0] = _last_sequence(memory)
+            return fresh
         return _make(descriptor, path, ring_size_bytes)
     finally:
         os.close(descriptor)
+
+
+def is_made(path: Path) -> bool:
+    """Say whether there is a file that is more than the beginning of one."""
+    try:
+        with path.open("rb") as file:
+            return any(file.read(PAGE_SIZE_BYTES))
+    except OSError:
+        return False
 
 
 def map_file(path: Path) -> memoryview:
@@ -126,6 +138,20 @@ def rings_of(memory: memoryview) -> dict[Priority, Ring]:
 def sequence_counter(memory: memoryview) -> memoryview:
     """The last sequence used, as one 64-bit item."""
     return memory[_SEQUENCE_AT : _SEQUENCE_AT + 8].cast("Q")
+
+
+def sequence_after_loss() -> int:
+    """A sequence above all that a lost outbox can have used up: about the us since 1970."""
+    return time.time_ns() >> 10
+
+
+def _last_sequence(damaged: memoryview) -> int:
+    """The last sequence that a damaged outbox has used up: events must not come twice."""
+    if len(damaged) >= _SEQUENCE_AT + 8:
+        last: int = sequence_counter(damaged)[0]
+        if 0 < last <= sequence_after_loss():
+            return last
+    return sequence_after_loss()
 
 
 def drop_counters(memory: memoryview, names: list[str]) -> dict[str, memoryview]:

@@ -131,6 +131,10 @@ class Outbox:
     def server(self, identity: str) -> None:
         outbox_file.write_server(self._memory, identity)
 
+    def skip_lost(self) -> None:
+        """Use up every sequence that an outbox which is gone can have used."""
+        self._sequence[0] = max(self._sequence[0], outbox_file.sequence_after_loss())
+
     def append(
         self, lane: Priority, type_name: str, header: bytes, body: bytes | bytearray = b""
     ) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import leyline
 from oona.reading.sequences import SequenceSet
@@ -12,6 +12,9 @@ from oona.streams.entry import StoredEntry
 from oona.streams.names import stream_names
 
 Ranges = Iterable[tuple[int, int]]
+
+_LOSS_EVENTS: Final = 1 << 40
+"""No run has so many: a new outbox goes on far above whatever one that is gone can have used."""
 
 
 class Gap(NamedTuple):
@@ -29,6 +32,11 @@ class Gap(NamedTuple):
     def num_events(self) -> int:
         """How many sequences are missing."""
         return self.last - self.first + 1
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether an outbox was lost, and with it the knowledge of how many events it had."""
+        return self.num_events >= _LOSS_EVENTS
 
 
 class Admission:

@@ -333,6 +333,26 @@ def test_a_damaged_record_is_counted_and_not_delivered(tmp_path: Path) -> None:
         assert (statistics.delivered, statistics.dropped_by_type) == (9, {"damaged": 1})
 
 
+@pytest.mark.parametrize("loss", ["deleted", "header", "cut", "empty"])
+def test_no_event_is_mistaken_for_one_of_a_lost_outbox(tmp_path: Path, loss: str) -> None:
+    """Whatever became of the file, the events of a run that goes on have numbers of their own."""
+    with oona.Bus.open(tmp_path, "run", "memory") as bus:
+        assert all(bus.offer(STEP) for _ in range(10))
+    before = {envelope.sequence for envelope in oona.read(tmp_path)}
+    path = tmp_path / outbox_file.FILE_NAME
+    content = path.read_bytes()
+    damaged = {"header": b"??" + content[2:], "cut": content[:50], "empty": b""}
+    path.unlink()
+    if loss in damaged:
+        path.write_bytes(damaged[loss])
+    for _ in range(2):
+        with oona.Bus.open(tmp_path, "run", "memory") as bus:
+            assert bus.offer(STEP)
+        after = [envelope.sequence for envelope in oona.read(tmp_path)]
+        assert len(after) == len(set(after))
+        assert not before & set(after)
+
+
 def test_closing_ends_everything(tmp_path: Path, servers_of: Callable[[int], list[int]]) -> None:
     """close sends what waits, stops thread and server, can be repeated, and ends offers."""
     bus = oona.Bus.open(tmp_path, "run")

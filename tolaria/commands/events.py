@@ -23,9 +23,8 @@ from oona.audit.trail import FILE_NAME
 from oona.metrics.operations import Operations
 from tolaria.disk.run import RunDirectory
 from tolaria.show.event_words import event_words
+from tolaria.show.gaps import gap_words
 from tolaria.show.phrases import clean, counted
-
-_NUM_GAPS_NAMED = 5
 
 
 def show_events(
@@ -118,15 +117,9 @@ def _show_table(envelopes: Iterable[Envelope]) -> None:
 def _show_gaps(trail: Path) -> None:
     gaps = find_gaps(trail)
     if gaps:
-        num_missing = sum(gap.num_events for gap in gaps)
-        spans = [
-            str(gap.first) if gap.first == gap.last else f"{gap.first}-{gap.last}"
-            for gap in gaps[:_NUM_GAPS_NAMED]
-        ]
-        more = f" and {len(gaps) - _NUM_GAPS_NAMED} more" if len(gaps) > _NUM_GAPS_NAMED else ""
         click.echo(
-            f"not in the trail: {counted(num_missing, 'event')} (number {', '.join(spans)}{more}), "
-            "dropped at the source, trimmed by the server before they were read, or on their way",
+            f"not in the trail: {gap_words(gaps)}, dropped at the source, trimmed by the server "
+            "before they were read, or on their way",
             err=True,
         )
 

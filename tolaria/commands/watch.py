@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from rich.console import Console
 
@@ -13,10 +12,8 @@ from leyline import RunError
 from tolaria.commands.history import read_view, standing, standing_line
 from tolaria.disk.run import RunDirectory
 from tolaria.show.bus import bus_line
-from tolaria.show.phrases import counted
+from tolaria.show.gaps import gap_words
 from tolaria.show.terminal import Terminal
-
-_NUM_GAPS_SHOWN: Final = 3
 
 
 def watch_run(run: str) -> None:
@@ -45,15 +42,9 @@ def watch_run(run: str) -> None:
 
 def gap_line(gaps: Sequence[oona.Gap]) -> str:
     """What a reader missed, in one line."""
-    ranges = ", ".join(
-        f"{gap.first} to {gap.last}" if gap.first < gap.last else str(gap.first)
-        for gap in gaps[:_NUM_GAPS_SHOWN]
-    )
-    more = f" and {len(gaps) - _NUM_GAPS_SHOWN} more gaps" if len(gaps) > _NUM_GAPS_SHOWN else ""
-    num_events = sum(gap.num_events for gap in gaps)
     return (
-        f"{counted(num_events, 'event')} missing (sequences {ranges}{more}): the server had "
-        "trimmed them before they were read, or they are among those dropped"
+        f"{gap_words(gaps)}: the server had trimmed them before they were read, or they are among "
+        "those dropped"
     )
 
 

@@ -210,7 +210,7 @@ def test_missing_events_are_named_with_the_reasons(run_dir: Path) -> None:
         assert trail.append([late]) == 1
     result = call("events", run_dir, "--limit", 1)
     first = len(EVENTS) + 1
-    assert f"not in the trail: 4 events (number {first}-{first + 3})" in result.stderr
+    assert f"not in the trail: 4 events missing (number {first}-{first + 3})" in result.stderr
     assert "dropped at the source" in result.stderr
     assert "not in the trail" not in result.stdout
 
