@@ -16,7 +16,7 @@ from oona.audit.head import Head
 from oona.audit.query import Query
 from oona.audit.reader import decoded
 from oona.audit.row import Row, row_of
-from oona.audit.store import redact
+from oona.audit.store_url import redact
 from oona.metrics.operations import Operations
 from oona.off_loop import off_loop
 

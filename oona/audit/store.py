@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import leyline
-from leyline import ConfigError
 from oona.audit.chain import Chain
+from oona.audit.store_url import SQLITE, check_store
 from oona.audit.trail import AuditTrail
 from oona.metrics.operations import Operations
 from oona.off_loop import off_loop
 
 _TIMEOUT_S: Final = 30.0
 """Longest that a disk may take for a batch before the collector gives up."""
-SQLITE: Final = "sqlite:"
-POSTGRES: Final = ("postgresql://", "postgres://")
 
 
 class Store(Protocol):
@@ -67,20 +65,6 @@ class SqliteStore:
         await off_loop("audit close", self._trail.close, timeout_s=_TIMEOUT_S)
 
 
-def check_store(url: str) -> None:
-    """Refuse the URL of a store that there is none for.
-
-    Raises:
-        ConfigError: it is neither sqlite:PATH nor postgresql://...
-    """
-    if url.startswith(POSTGRES) or (url.startswith(SQLITE) and url != SQLITE):
-        return
-    raise ConfigError(
-        f"store {redact(url)!r} is not understood; give sqlite:PATH, such as sqlite:audit.db, or "
-        "postgresql://USER@HOST/DATABASE"
-    )
-
-
 async def open_store(url: str, operations: Operations, chain: Chain | None = None) -> Store:
     """Open the store that a URL names, and make what it lacks.
 
@@ -104,13 +88,3 @@ async def open_store(url: str, operations: Operations, chain: Chain | None = Non
     from oona.audit.postgres import PostgresStore  # late: psycopg is an extra
 
     return await PostgresStore.open(url, operations, chain)
-
-
-def redact(url: str) -> str:
-    """The URL with *** for its password, safe to print."""
-    start, scheme, rest = url.partition("://")
-    login, at, host = rest.rpartition("@")
-    if "password" in host.lower():  # libpq takes one among the options too
-        host = host.partition("?")[0] + "?..."
-    user, colon, _ = login.partition(":")
-    return f"{start}{scheme}{user}{':***' if colon else ''}{at}{host}"

@@ -16,7 +16,8 @@ from typing import Final
 
 from leyline import RunLockedError
 from oona import run_file
-from oona.audit.store import Store, open_store, redact
+from oona.audit.store import Store, open_store
+from oona.audit.store_url import redact
 from oona.collecting.collector import Collector
 from oona.metrics.aggregates import Aggregates
 from oona.metrics.operations import Operations

@@ -201,6 +201,7 @@ class Publisher:
                 self._sent[lane] = batch.end
         if refused:
             raise _RefusedError(next(iter(refused.values())))
+        self._failures_in_a_row = 0
         self._sends_in_a_row += 1
         if self._sends_in_a_row % _SENDS_TO_GROW == 0:
             self._entry_size_bytes = min(2 * self._entry_size_bytes, entry.ENTRY_SIZE_BYTES)

@@ -8,7 +8,7 @@ import click
 
 from leyline import ConfigError
 from oona.audit import FILE_NAME
-from oona.audit.store import check_store, redact
+from oona.audit.store_url import check_store, redact
 from oona.collecting.service import collect
 from oona.servers.url import check_url
 from tolaria.disk.run import RunDirectory

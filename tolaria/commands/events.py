@@ -18,7 +18,7 @@ from oona.audit.export import check_format
 from oona.audit.plain import json_line
 from oona.audit.query import Query, parse_since
 from oona.audit.row import kind_of
-from oona.audit.store import POSTGRES, SQLITE
+from oona.audit.store_url import POSTGRES, SQLITE
 from oona.audit.trail import FILE_NAME
 from oona.metrics.operations import Operations
 from tolaria.disk.run import RunDirectory

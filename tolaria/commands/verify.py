@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from oona.audit import verify_trail
-from oona.audit.store import SQLITE, check_store, redact
+from oona.audit.store_url import SQLITE, check_store, redact
 from oona.metrics.operations import Operations
 from tolaria.disk.audit import audit
 from tolaria.disk.run import RunDirectory
