@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from datetime import datetime, timedelta
 from typing import Final, get_args
@@ -42,7 +43,11 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         """Check what types alone cannot say."""
         for kind in self.kinds:
             if kind not in KINDS:
-                raise ConfigError(f"kind {kind!r} is none; allowed: {', '.join(sorted(KINDS))}")
+                close = difflib.get_close_matches(kind.lower(), KINDS, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise ConfigError(
+                    f"there is no kind {kind!r}; {hint}allowed: {', '.join(sorted(KINDS))}"
+                )
         for name, value, least in (("limit", self.limit, 1), ("epoch", self.epoch, 0)):
             if value is not None and not least <= value <= _LARGEST:
                 raise ConfigError(f"{name} is {value}; it must be {least} or more, below 2**63")

@@ -57,6 +57,16 @@ class RunAggregates:
         self._step, self._loss = 0, math.nan
         self._counts = [0] * (len(BOUNDARY_BUCKETS_S) + 1)
         self._sum_s = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have counters whose labels are known begin at 0: an increase from nothing is not seen."""
+        for metric in (catalogue.REFUSALS, catalogue.OFFERED, catalogue.DELIVERED):
+            self._set(metric, 0)
+        for kind in leyline.PRIORITIES:
+            self._set(catalogue.DROPPED, 0, kind.__name__)
+        for stage in Stage:
+            self._set(catalogue.TRANSITIONS, 0, stage.name)
 
     def apply(self, event: leyline.Event) -> None:
         """Fold one event in."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Self
 
 import leyline
@@ -30,6 +30,7 @@ class Envelopes(Iterator[leyline.Envelope]):
         bodies: encoded envelopes from an outbox, that belong to the run too.
         num_damaged: records of the outbox that could not be read.
         follow: wait for more after all that is there.
+        is_live: asked while nothing new comes: whether anything still may.
         deadline: on the monotonic clock, when to stop following.
     """
 
@@ -41,6 +42,7 @@ class Envelopes(Iterator[leyline.Envelope]):
         bodies: Iterable[bytes] = (),
         num_damaged: int = 0,
         follow: bool = False,
+        is_live: Callable[[], bool] | None = None,
         deadline: float | None = None,
     ):
         self._server = server
@@ -48,6 +50,7 @@ class Envelopes(Iterator[leyline.Envelope]):
         self._bodies = bodies
         self._num_damaged = num_damaged
         self._follow = follow
+        self._is_live = is_live
         self._deadline = deadline
         self._streams: dict[bytes, str] = {}
         self._cursors: dict[bytes, bytes] = {}
@@ -120,13 +123,19 @@ class Envelopes(Iterator[leyline.Envelope]):
             if now - discovered >= _DISCOVERY_INTERVAL_S or not self._streams:
                 self._discover(server)
                 discovered = now
+            # Asked first: what was sent last is then found below.
+            is_live = self._is_live is None or self._is_live()
             if not self._streams:
+                if not is_live:
+                    return
                 time.sleep(_WAIT_S)
                 continue
             left_s = _WAIT_S if self._deadline is None else min(_WAIT_S, self._deadline - now)
             stored_entries = server.wait(self._cursors, left_s)
             if stored_entries:
                 arrived = time.monotonic()
+            elif not is_live:
+                return
             envelopes = [envelope for stored in stored_entries for envelope in self._unpack(stored)]
             yield from sorted(envelopes, key=_sequence)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def read(
-    run_or_url: str | Path, *, follow: bool = False, timeout_s: float | None = None
+    run_or_url: str | Path,
+    *,
+    follow: bool = False,
+    is_live: Callable[[], bool] | None = None,
+    timeout_s: float | None = None,
 ) -> Envelopes:
     """Read the events of a run directory, or of every run on a server, in order of sequence.
 
@@ -29,6 +34,8 @@ def read(
             follow one another as they began.
         follow: wait for new events (in the order they arrive) until the run has ended, or every
             run on the server has; or until the server is gone.
+        is_live: asked while nothing new comes: whether anything still may. A killed run never
+            says that it has ended, so without this following it has no end.
         timeout_s: stop following after so long in all.
 
     Raises:
@@ -43,7 +50,7 @@ def read(
                 f"bus {run_or_url!r} has no address; give its run directory, or the URL in "
                 f"{run_file.FILE_NAME} there"
             )
-        return Envelopes(_connect(run_or_url), follow=follow, deadline=deadline)
+        return Envelopes(_connect(run_or_url), follow=follow, is_live=is_live, deadline=deadline)
     run_dir = Path(run_or_url)
     address = run_file.read(run_dir)
     try:
@@ -60,6 +67,7 @@ def read(
         bodies=bodies,
         num_damaged=num_damaged,
         follow=follow,
+        is_live=is_live,
         deadline=deadline,
     )
 

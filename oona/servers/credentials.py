@@ -21,6 +21,7 @@ VARIABLES: Final = (USERNAME, PASSWORD, PASSWORD_FILE, CA_FILE)
 """Environment variables that are read."""
 
 _PASSWORD_SIZE_BYTES: Final = 4096
+_URL: Final = "the URL"
 
 
 def check_access(url: str) -> None:
@@ -54,20 +55,42 @@ def missing_in(url: str, environment: Mapping[str, str] | None = None) -> dict[s
     if embedded.is_embedded(url):
         return {}
     source = os.environ if environment is None else environment
+    user, password = origins(url, source)
+    found: dict[str, str] = {}
+    if user == USERNAME:
+        found["username"] = source[USERNAME]
+    if password != _URL and (secret := _password(source)):
+        found["password"] = secret
     parts = urlsplit(url)
     options = parse_qs(parts.query)
-    found: dict[str, str] = {}
-    if not (parts.password or "password" in options):
-        if not (parts.username or "username" in options) and source.get(USERNAME):
-            found["username"] = source[USERNAME]
-        if password := _password(source):
-            found["password"] = password
     if parts.scheme == "rediss" and "ssl_ca_certs" not in options and source.get(CA_FILE):
         found["ssl_ca_certs"] = source[CA_FILE]
     authority = found.get("ssl_ca_certs") or next(iter(options.get("ssl_ca_certs", ())), None)
     if authority is not None and not Path(authority).is_file():
         raise leyline.BusError(f"file of certificate authorities {authority!r} is not there")
     return found
+
+
+def origins(
+    url: str, environment: Mapping[str, str] | None = None
+) -> tuple[str | None, str | None]:
+    """Where user and password of a login come from: "the URL", a variable's name, or None.
+
+    Args:
+        url: a redis://, rediss:// or unix:// URL.
+        environment: where the variables are; those of the process if None.
+    """
+    source = os.environ if environment is None else environment
+    parts = urlsplit(url)
+    options = parse_qs(parts.query)
+    user = _URL if parts.username or "username" in options else None
+    if parts.password or "password" in options:
+        return user, _URL
+    if embedded.is_embedded(url):
+        return user, None
+    if user is None and source.get(USERNAME):
+        user = USERNAME
+    return user, next((name for name in (PASSWORD_FILE, PASSWORD) if source.get(name)), None)
 
 
 def _password(source: Mapping[str, str]) -> str | None:

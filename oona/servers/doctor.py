@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 import leyline
 from oona.servers import url as bus_url
 from oona.servers.finding import Finding
+from oona.servers.hint import hint
 from oona.servers.rights import dangers, is_refused, refused_of, rights
 from oona.streams.client import (
     ResponseError,
+    ask,
     close_client,
     open_client,
     server_errors,
@@ -49,7 +51,7 @@ def examine(url: str) -> list[Finding]:
     try:
         client = open_client(url)
     except ServerError as error:
-        return [Finding("connection", str(error), _hint(str(error)))]
+        return [Finding("connection", str(error), hint(url, str(error)))]
     try:
         with server_errors(url):
             return list(_findings(client, url))
@@ -71,7 +73,7 @@ def _findings(client: Any, url: str) -> Iterator[Finding]:
     yield dangers(client, url)
     yield _memory(info)
     yield _eviction(info)
-    yield _persistence(info)
+    yield _persistence(client, info)
     if "XADD" not in refused and not _remove(client, scratch):
         yield Finding("scratch", f"the stream {scratch} was left: it may not be removed")
 
@@ -163,15 +165,24 @@ def _eviction(info: Mapping[str, Any]) -> Finding:
     return Finding("eviction", str(policy), None if policy == "noeviction" else mend)
 
 
-def _persistence(info: Mapping[str, Any]) -> Finding:
+def _persistence(client: Any, info: Mapping[str, Any]) -> Finding:
     if "rdb_last_bgsave_status" not in info:
         return _unseen("persistence")
     if info["rdb_last_bgsave_status"] != "ok":
         mend = "see the server's log; it may refuse writes until a snapshot succeeds"
         return Finding("persistence", "its last snapshot failed", mend)
-    kept = "append-only file" if info.get("aof_enabled") else "snapshots at most"
+    kept = "an append-only file" if info.get("aof_enabled") else _snapshots(client)
     resent = "what a restart loses is sent again from a live run's outbox"
     return Finding("persistence", f"{kept}; {resent}")
+
+
+def _snapshots(client: Any) -> str:
+    """What a server without an append-only file keeps on disk."""
+    try:
+        _, when = ask(client, "CONFIG", "GET", "save")
+    except ResponseError:
+        return "no append-only file; snapshots are not seen (CONFIG)"
+    return "snapshots, no append-only file" if when else "none: it keeps nothing on disk"
 
 
 def _remove(client: Any, scratch: str) -> bool:
@@ -179,16 +190,3 @@ def _remove(client: Any, scratch: str) -> bool:
     removers = (("UNLINK", scratch), ("PEXPIRE", scratch, 1))
     return any(not is_refused(client, remover) for remover in removers)
 
-
-def _hint(reason: str) -> str:
-    """What to do about a server that cannot be reached."""
-    causes = {
-        "CERTIFICATE_VERIFY_FAILED": "name its authority: ssl_ca_certs=FILE in the URL, or "
-        "ESPER_REDIS_CA_FILE",
-        "Authentication required": "set ESPER_REDIS_USERNAME and ESPER_REDIS_PASSWORD_FILE",
-        "WRONGPASS": "look at ESPER_REDIS_USERNAME and ESPER_REDIS_PASSWORD_FILE",
-        "invalid username-password": "look at ESPER_REDIS_USERNAME and ESPER_REDIS_PASSWORD_FILE",
-        "loading": "wait until it has read its data",
-    }
-    matching = (mend for cause, mend in causes.items() if cause.lower() in reason.lower())
-    return next(matching, "see whether it runs, and listens at this address")

@@ -21,6 +21,7 @@ from oona.audit.row import kind_of
 from oona.audit.store_url import POSTGRES, SQLITE
 from oona.audit.trail import FILE_NAME
 from oona.metrics.operations import Operations
+from oona.servers.url import SCHEMES
 from tolaria.disk.run import RunDirectory
 from tolaria.show.event_words import event_words
 from tolaria.show.gaps import gap_words
@@ -92,6 +93,11 @@ async def _selected(url: str, query: Query) -> list[Envelope]:
 
 def _caught_up(path: Path) -> Path:
     """The trail of a run, with all in it that can be read now."""
+    if str(path).partition(":")[0] in SCHEMES:
+        raise RunError(
+            "a server has no trail of its own to search; `esper collect URL --store "
+            "sqlite:events.db` fills one, and `esper events sqlite:events.db` searches it"
+        )
     run = RunDirectory.open(path, lock=False)
     trail = run.path / FILE_NAME
     if not trail.is_file() and not run.outbox.is_file() and not (path / "bus.json").is_file():

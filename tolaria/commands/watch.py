@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
 import oona
-from leyline import RunError
+from leyline import Envelope, RunError
 from tolaria.commands.history import read_view, standing, standing_line
 from tolaria.disk.run import RunDirectory
 from tolaria.show.bus import bus_line
 from tolaria.show.gaps import gap_words
 from tolaria.show.terminal import Terminal
 
+_SILENCE_NS: Final = 600_000_000_000
+"""After which runs that have not ended are taken for dead, when a server is watched."""
+
 
 def watch_run(run: str) -> None:
     """Show a run live, from its directory or from the URL of its bus, until it ends.
 
-    Of a run that has ended, all that its bus still holds is shown again.
+    A server's runs are watched until all have ended, or been silent for ten minutes. Of a run that
+    has ended, all that its bus still holds is shown again.
     """
     console = Console(highlight=False)
     source: str | Path = run if "://" in run else Path(run)
@@ -27,9 +33,12 @@ def watch_run(run: str) -> None:
     if directory is not None:
         _say_if_ended(console, directory)
         oona.drain(directory.path)  # what a killed run left: others may wait for it too
+    heard = _Heard()
     with Terminal(console) as terminal:
-        events = oona.read(source, follow=True)
+        is_live = heard.lately if directory is None else directory.is_held
+        events = oona.read(source, follow=True, is_live=is_live)
         for envelope in events:
+            heard.note(envelope)
             terminal.apply(envelope.event)
     if directory is not None:
         terminal.view.standing = standing(directory, terminal.view, is_held=directory.is_held())
@@ -38,6 +47,21 @@ def watch_run(run: str) -> None:
     if events.gaps:
         console.print(gap_line(events.gaps), markup=False, soft_wrap=True)
     console.print(f"{run}: {terminal.view.status}", markup=False, soft_wrap=True)
+
+
+class _Heard:
+    """When the runs of a server were last heard: one that was killed never says that it ended."""
+
+    def __init__(self) -> None:
+        self._newest_ns: int | None = None
+
+    def note(self, envelope: Envelope) -> None:
+        self._newest_ns = max(self._newest_ns or 0, envelope.wall_ns)
+
+    def lately(self) -> bool:
+        """Whether there is a run yet, and not all have been silent for ten minutes."""
+        newest_ns = self._newest_ns
+        return newest_ns is None or time.time_ns() - newest_ns < _SILENCE_NS
 
 
 def gap_line(gaps: Sequence[oona.Gap]) -> str:

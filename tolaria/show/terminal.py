@@ -210,8 +210,6 @@ class Terminal:
         of = f"/{event.num_epochs}" if event.num_epochs else ""
         parts = [f"epoch {event.epoch}{of}: {metric_words(event.metrics)}".rstrip(" :")]
         parts += [self._seed_words(), f"{event.parameters:,} parameters"]
-        if self.view.boundaries:
-            parts.append(f"boundary {boundary_ms(self.view.boundaries[-1]).total:.2f} ms")
         return ", ".join(part for part in parts if part)
 
     # --- table -----------------------------------------------------------------------------

@@ -31,7 +31,14 @@ def numbers(run: RunAggregates) -> dict[str, float]:
 
 def test_a_whole_course() -> None:
     """Every number is what the events say, and there is no other."""
-    zero = dict.fromkeys((f"esper.seeds {stage.name}" for stage in leyline.Stage), 0.0)
+    begun = numbers(RunAggregates())
+    assert set(begun) == {
+        *("esper.step", "esper.refusals", "esper.outbox.offered", "esper.outbox.delivered"),
+        *(f"esper.transitions {stage.name}" for stage in leyline.Stage),
+        *(f"esper.outbox.dropped {kind.__name__}" for kind in leyline.PRIORITIES),
+    }
+    assert not any(begun.values()), "a counter is there before it counts"
+    zero = dict.fromkeys((f"esper.seeds {stage.name}" for stage in leyline.Stage), 0.0) | begun
     assert numbers(after(*COURSE)) == zero | {
         "esper.run.active": 1,
         "esper.epoch": 1,

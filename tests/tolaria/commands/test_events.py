@@ -119,7 +119,11 @@ def test_epoch_limit_and_several_kinds(run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--kind", "decisions"), "kind 'decisions' is none; allowed: boundary, breaker"),
+        (
+            ("--kind", "decisions"),
+            "there is no kind 'decisions'; did you mean 'decision'? allowed: boundary, breaker",
+        ),
+        (("--kind", "Decision"), "did you mean 'decision'?"),
         (("--since", "yesterday"), "10m, 2h or 7d, or a time such as 2026-11-21T10:00"),
         (("--since", "2026-13-01"), "is not understood"),
         (("--limit", "0"), "limit is 0; it must be 1 or more"),

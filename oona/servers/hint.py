@@ -1,0 +1,52 @@
+"""What to do about a server that cannot be reached, from what it or the network said."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from oona.servers import credentials
+
+_UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+_NO_LOGIN: Final = "Authentication required"
+_BAD_LOGINS: Final = ("WRONGPASS", "invalid username-password", "without any password configured")
+_LOADING: Final = "loading the dataset"
+_NOBODY: Final = ("Connection refused", "No such file", "not known", "No address")
+"""Said where nobody listens: the server then has nothing to do with it."""
+
+
+def hint(url: str, reason: str) -> str:
+    """Say what to look at.
+
+    Args:
+        url: a redis://, rediss:// or unix:// URL that no connection was had to.
+        reason: why, as the client tells it.
+    """
+    if _is_in(reason, _UNTRUSTED):
+        return f"name its authority: ssl_ca_certs=FILE in the URL, or {credentials.CA_FILE}"
+    if _is_in(reason, _NO_LOGIN, *_BAD_LOGINS):
+        return _login_hint(url)
+    if _is_in(reason, _LOADING):
+        return "wait until it has read its data"
+    if not _is_in(reason, *_NOBODY):
+        if url.startswith("rediss:"):
+            return "see whether it runs there; if it speaks no TLS, use redis://"
+        if url.startswith("redis:"):
+            return "see whether it runs there; if it speaks TLS alone, use rediss://"
+    return "see whether it runs, and listens at this address"
+
+
+def _is_in(reason: str, *causes: str) -> bool:
+    return any(cause.lower() in reason.lower() for cause in causes)
+
+
+def _login_hint(url: str) -> str:
+    """Where the login came from that was not good enough, or where one may be given."""
+    user, password = credentials.origins(url)
+    if password is None:
+        variables = f"{credentials.PASSWORD} or {credentials.PASSWORD_FILE}"
+        if user is None:
+            variables = f"{credentials.USERNAME} and {variables}"
+        given = "no login was given" if user is None else f"the user of {user} has no password"
+        return f"{given}: write it in the URL, or set {variables}"
+    named = 'its user is "default", as none is named' if user is None else f"its user is of {user}"
+    return f"look at the login: {named}, its password of {password}"
