@@ -15,7 +15,7 @@ from oona.audit.check import Check
 from oona.audit.database import NothingWrittenError, database_errors, open_readable
 from oona.audit.head import Head, head_path, read_head
 from oona.audit.query import Query
-from oona.audit.row import Row
+from oona.audit.row import Row, seed_names
 from oona.reading.admission import Gap
 
 _GAPS: Final = """
@@ -51,6 +51,17 @@ def decoded(encoded: bytes, where: object) -> leyline.Envelope:
     if not isinstance(envelope, leyline.Envelope):
         raise RunError(f"a row of {where} is no event; see `esper verify`")
     return envelope
+
+
+def known_seeds(path: Path) -> list[str]:
+    """The names of all seeds that made a transition, in order.
+
+    Raises:
+        RunError: there is no trail at `path`, or it is damaged.
+    """
+    find = "SELECT DISTINCT seeds FROM events WHERE kind = 'seed_report' ORDER BY seeds"
+    with database_errors(path), closing(open_readable(path)) as connection:
+        return [name for (seeds,) in connection.execute(find) for name in seed_names(seeds)]
 
 
 def find_gaps(path: Path) -> list[Gap]:

@@ -150,7 +150,7 @@ def _memory(info: Mapping[str, Any]) -> Finding:
         return _unseen("memory")
     used_mb, limit_mb = (int(info[name]) / 2**20 for name in ("used_memory", "maxmemory"))
     if not limit_mb:
-        mend = "set maxmemory: at its limit the bus gives up old metrics, without one it grows"
+        mend = "set maxmemory: at its limit the bus gives up old metrics"
         return Finding("memory", f"{used_mb:.0f} MiB used, no limit", mend)
     is_full = used_mb > _FULL_SHARE * limit_mb
     told = f"{used_mb:.0f} of {limit_mb:.0f} MiB used"
@@ -161,7 +161,7 @@ def _eviction(info: Mapping[str, Any]) -> Finding:
     policy = info.get("maxmemory_policy")
     if policy is None:
         return _unseen("eviction")
-    mend = "set maxmemory-policy noeviction: else whole streams vanish when memory is short"
+    mend = "set maxmemory-policy noeviction: else whole streams vanish"
     return Finding("eviction", str(policy), None if policy == "noeviction" else mend)
 
 
@@ -179,14 +179,15 @@ def _persistence(client: Any, info: Mapping[str, Any]) -> Finding:
 def _snapshots(client: Any) -> str:
     """What a server without an append-only file keeps on disk."""
     try:
-        _, when = ask(client, "CONFIG", "GET", "save")
+        answer = ask(client, "CONFIG", "GET", "save")
     except ResponseError:
-        return "no append-only file; snapshots are not seen (CONFIG)"
-    return "snapshots, no append-only file" if when else "none: it keeps nothing on disk"
+        answer = []
+    if not answer:  # some hosts hide what they set
+        return "no append-only file, snapshots not seen (CONFIG)"
+    return "none, nothing is on disk" if answer == [b"save", b""] else "snapshots"
 
 
 def _remove(client: Any, scratch: str) -> bool:
     """Have the scratch stream go: by expiry where nothing may be deleted."""
     removers = (("UNLINK", scratch), ("PEXPIRE", scratch, 1))
     return any(not is_refused(client, remover) for remover in removers)
-

@@ -11,7 +11,9 @@ _NO_LOGIN: Final = "Authentication required"
 _BAD_LOGINS: Final = ("WRONGPASS", "invalid username-password", "without any password configured")
 _LOADING: Final = "loading the dataset"
 _NOBODY: Final = ("Connection refused", "No such file", "not known", "No address")
-"""Said where nobody listens: the server then has nothing to do with it."""
+"""Said where nobody listens, whatever would be spoken there."""
+_HUNG_UP: Final = ("Connection closed", "reset by peer")
+_LOOK: Final = "see whether it runs, and listens at this address"
 
 
 def hint(url: str, reason: str) -> str:
@@ -27,12 +29,11 @@ def hint(url: str, reason: str) -> str:
         return _login_hint(url)
     if _is_in(reason, _LOADING):
         return "wait until it has read its data"
-    if not _is_in(reason, *_NOBODY):
-        if url.startswith("rediss:"):
-            return "see whether it runs there; if it speaks no TLS, use redis://"
-        if url.startswith("redis:"):
-            return "see whether it runs there; if it speaks TLS alone, use rediss://"
-    return "see whether it runs, and listens at this address"
+    if url.startswith("rediss:") and not _is_in(reason, *_NOBODY):
+        return f"{_LOOK}; perhaps it speaks no TLS: use redis:// if so"
+    if url.startswith("redis:") and _is_in(reason, *_HUNG_UP):
+        return f"{_LOOK}; perhaps it speaks TLS alone: use rediss:// if so"
+    return _LOOK
 
 
 def _is_in(reason: str, *causes: str) -> bool:
@@ -42,11 +43,11 @@ def _is_in(reason: str, *causes: str) -> bool:
 def _login_hint(url: str) -> str:
     """Where the login came from that was not good enough, or where one may be given."""
     user, password = credentials.origins(url)
-    if password is None:
-        variables = f"{credentials.PASSWORD} or {credentials.PASSWORD_FILE}"
-        if user is None:
-            variables = f"{credentials.USERNAME} and {variables}"
-        given = "no login was given" if user is None else f"the user of {user} has no password"
-        return f"{given}: write it in the URL, or set {variables}"
-    named = 'its user is "default", as none is named' if user is None else f"its user is of {user}"
-    return f"look at the login: {named}, its password of {password}"
+    if password is not None:
+        who = "user default, as none is named" if user is None else f"user from {user}"
+        return f"look at the login: {who}, password from {password}"
+    given, needed = "no login was given", f"{credentials.USERNAME} and "
+    if user is not None:
+        given, needed = f"the user from {user} has no password", ""
+    variables = f"{needed}{credentials.PASSWORD} (or {credentials.PASSWORD_FILE})"
+    return f"{given}: write it in the URL, or set {variables}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import textwrap
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -12,6 +14,9 @@ from oona.servers.doctor import examine
 from oona.servers.embedded import EmbeddedServer
 from oona.servers.finding import Finding
 from tolaria.show.phrases import clean, counted
+
+_TOLD_COLUMN: Final = 20
+"""Where what is told begins."""
 
 
 def examine_server(url: str | None) -> None:
@@ -28,7 +33,10 @@ def examine_server(url: str | None) -> None:
         findings = examine(url)
     shown = "the embedded server" if url is None else bus_url.redact(url)
     for finding in findings:
-        console.print(finding_line(finding), markup=False, soft_wrap=True)
+        line = finding_line(finding)
+        # What is not read at a terminal stays one line each, for who searches it.
+        told = wrapped(line, console.width) if console.is_terminal else line
+        console.print(told, markup=False, soft_wrap=True)
     num_bad = sum(finding.mend is not None for finding in findings)
     verdict = f"{counted(num_bad, 'thing')} to mend" if num_bad else "good for Esper"
     console.print(f"{clean(shown)}: {verdict}", markup=False, soft_wrap=True)
@@ -40,3 +48,14 @@ def finding_line(finding: Finding) -> str:
     mark = "mend" if finding.mend is not None else "ok" if finding.is_seen else "?"
     remedy = f" -> {finding.mend}" if finding.mend is not None else ""
     return f"{mark:<5} {finding.subject:<13} {clean(finding.told)}{remedy}"
+
+
+def wrapped(line: str, num_columns: int) -> str:
+    """A finding's line on as many as it needs, further ones below what is told; no path is cut."""
+    return textwrap.fill(
+        line,
+        num_columns,
+        subsequent_indent=" " * _TOLD_COLUMN,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

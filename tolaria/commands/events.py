@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 
 from leyline import Envelope, RunError
-from oona.audit import catch_up, export_events, find_gaps, read_trail
+from oona.audit import catch_up, export_events, find_gaps, known_seeds, read_trail
 from oona.audit.export import check_format
 from oona.audit.plain import json_line
 from oona.audit.query import Query, parse_since
@@ -73,8 +74,10 @@ def show_events(
                 sys.stdout.buffer.write(json_line(envelope))
             sys.stdout.flush()
         else:
-            _show_table(envelopes)
+            num_events = _show_table(envelopes)
             if trail is not None:
+                if not num_events and seed is not None:
+                    _name_seeds(trail, seed)
                 _show_gaps(trail)
     except BrokenPipeError:
         # Whoever read has seen enough; what Python flushes at the end must find a place to go.
@@ -111,13 +114,24 @@ def _caught_up(path: Path) -> Path:
     return trail
 
 
-def _show_table(envelopes: Iterable[Envelope]) -> None:
+def _show_table(envelopes: Iterable[Envelope]) -> int:
+    """Print a line for each event, or that there is none; returns how many there were."""
     num_events = 0
     for line in _lines(envelopes):
         click.echo(line)
         num_events += 1
     if not num_events:
         click.echo("no event fits", err=True)
+    return num_events
+
+
+def _name_seeds(trail: Path, seed: str) -> None:
+    """Say which seeds there are, if none has the name that was asked for."""
+    known = known_seeds(trail)
+    if seed not in known:
+        close = difflib.get_close_matches(seed, known, n=3, cutoff=0.3) or known[:3]
+        some = f"; there is {', '.join(clean(name) for name in close)}" if close else ""
+        click.echo(f"no seed is named {seed!r}{some}", err=True)
 
 
 def _show_gaps(trail: Path) -> None:

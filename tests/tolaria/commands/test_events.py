@@ -219,6 +219,22 @@ def test_missing_events_are_named_with_the_reasons(run_dir: Path) -> None:
     assert "not in the trail" not in result.stdout
 
 
+def test_a_seed_that_there_is_not_is_named_with_those_there_are(run_dir: Path) -> None:
+    """A wrong name is no error, and is not left at "no event fits"."""
+    result = call("events", run_dir, "--seed", "nope")
+    assert result.exit_code == 0
+    assert "no seed is named 'nope'; there is " in result.stderr
+    known = result.stderr.rpartition("there is ")[2].split(",")[0].strip()
+    assert shown(run_dir, "--seed", known)
+
+
+def test_a_server_is_no_trail(run_dir: Path) -> None:
+    """The error says how to make one of what a server holds."""
+    result = call("events", "redis://localhost:6379/0")
+    assert isinstance(result.exception, leyline.RunError)
+    assert "`esper collect URL --store sqlite:events.db` fills one" in str(result.exception)
+
+
 def test_verify_checks_the_trail(run_dir: Path) -> None:
     """Sound after `esper events`; an altered row is found and named, exit code 1."""
     call("events", run_dir)
