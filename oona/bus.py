@@ -200,3 +200,4 @@ def _leave(bus: Bus | None) -> None:
     """In a forked child: the parent alone writes to the outbox."""
     if bus is not None:
         bus._parts = bus._intake = None
+        bus._close_lock = threading.RLock()  # another thread may have held it at the fork

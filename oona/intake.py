@@ -47,6 +47,21 @@ class Intake:
 
     def offer(self, event: leyline.Event) -> bool:
         """Queue an event; False if it was dropped, which is counted. Never blocks, never raises."""
+        accepted = self._offer(event)
+        if self._postponed:
+            self.offer_postponed()
+        return accepted
+
+    def offer_postponed(self) -> None:
+        """Queue what a signal handler offered while an offer was under way."""
+        for _ in range(len(self._postponed)):  # what comes meanwhile waits; others may do this too
+            try:
+                event = self._postponed.popleft()
+            except IndexError:
+                return
+            self._offer(event)
+
+    def _offer(self, event: leyline.Event) -> bool:
         with self._outbox.lock:
             if self._is_offering:  # by a signal handler that interrupted this very thread's offer
                 self._postponed.append(event)
@@ -58,14 +73,7 @@ class Intake:
                     self._tell_drops(_TELL_INTERVAL_NS)
             finally:
                 self._is_offering = False
-        if self._postponed:
-            self.offer_postponed()
         return accepted
-
-    def offer_postponed(self) -> None:
-        """Queue what a signal handler offered while an offer was under way."""
-        while self._postponed:
-            self.offer(self._postponed.popleft())
 
     def close(self) -> None:
         """Tell of drops not yet told of, and take nothing more; the outbox can be read on."""

@@ -26,8 +26,11 @@ def write(run_dir: Path, content: RunFile) -> None:
         OSError: it cannot be written.
     """
     temporary = run_dir / f"{FILE_NAME}.{os.getpid()}.tmp"
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
-    temporary.replace(run_dir / FILE_NAME)
+    try:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+        temporary.replace(run_dir / FILE_NAME)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(run_dir: Path) -> RunFile | None:

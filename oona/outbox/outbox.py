@@ -20,6 +20,8 @@ DAMAGED: Final = "damaged"
 UNKNOWN: Final = "unknown"
 
 _NUM_LOCK_FREE_COUNTS: Final = 3
+_LARGEST_COUNT: Final = 2**63 - 1
+"""A count that somebody has spoilt in the file must not end an offer."""
 
 
 class Ledger(msgspec.Struct, frozen=True):
@@ -146,12 +148,14 @@ class Outbox:
 
     def next_sequence(self) -> int:
         """Use up a sequence; one whose event a kill or an interrupt prevents is never reused."""
-        self._sequence[0] += 1
-        return int(self._sequence[0])
+        sequence = (self._sequence[0] + 1) & _LARGEST_COUNT
+        self._sequence[0] = sequence
+        return sequence
 
     def drop(self, type_name: str) -> None:
         """Count an event that is not queued."""
-        self._drops.get(type_name, self._drops[UNKNOWN])[0] += 1
+        count = self._drops.get(type_name, self._drops[UNKNOWN])
+        count[0] = (count[0] + 1) & _LARGEST_COUNT
 
     def num_dropped(self) -> dict[str, int]:
         """Drops so far, by type."""

@@ -157,8 +157,8 @@ class Ring:
         """Read records from a position on (at least one); None if there is nothing after it."""
         state = self.state
         position = max(position, state.oldest)
-        if position >= state.head:
-            return None
+        if not position < state.head <= position + self._size_bytes:
+            return None  # nothing, or a state that somebody has spoilt and the next append mends
         records: list[Record] = []
         size_bytes = 0
         for record in self.scan(position, state):
@@ -194,10 +194,14 @@ class Ring:
         return records, num_missing + (first.end - _padded(len(first.body)) != start)
 
     def scan(self, position: int, state: State) -> Iterator[Record]:
-        """Yield the valid records from a position up to the state's head."""
+        """Yield the valid records from a position up to the state's head.
+
+        Of a state that somebody has spoilt no more is read than a ring can hold.
+        """
         ordinal = state.acknowledged if position >= state.tail else 0
         in_step = True
-        while position < state.head:
+        end = min(state.head, position + self._size_bytes)
+        while position < end:
             if in_step:
                 position = self._past_filler(position)
             record = self._read(position, ordinal, state)

@@ -38,7 +38,7 @@ class Triple:
 
     def store(self, first: int, second: int, third: int) -> None:
         """Replace all three. One process, and one thread at a time, may do this."""
-        spare = 1 - self._selector[0]
+        spare = 1 - self._selector[0] % 2
         _VALUES.pack_into(self._memory, _OFFSETS[spare], first, second, third)
         self._selector[0] = spare
 

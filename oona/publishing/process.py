@@ -129,7 +129,7 @@ class PublisherProcess:
         state = f"publisher process ended with code {code}"
         self._last = msgspec.structs.replace(self._last, state=state, is_done=False)
         now = time.monotonic()
-        if now - self._started_at >= _RESTART_INTERVAL_S:
+        if not self._num_deaths or now - self._started_at >= _RESTART_INTERVAL_S:
             self._started_at = now
             self._num_deaths += 1
             self._hang_up()

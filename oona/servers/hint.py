@@ -44,7 +44,9 @@ def _login_hint(url: str) -> str:
     """Where the login came from that was not good enough, or where one may be given."""
     user, password = credentials.origins(url)
     if password is not None:
-        who = "user default, as none is named" if user is None else f"user from {user}"
+        who = (
+            "user default, as none came with the password" if user is None else f"user from {user}"
+        )
         return f"look at the login: {who}, password from {password}"
     given, needed = "no login was given", f"{credentials.USERNAME} and "
     if user is not None:

@@ -353,6 +353,41 @@ def test_no_event_is_mistaken_for_one_of_a_lost_outbox(tmp_path: Path, loss: str
         assert not before & set(after)
 
 
+@pytest.mark.parametrize("at", [64, 256, 512, 768, 1024, 3072])
+@pytest.mark.parametrize("filler", [b"\xff", b"\x07", b"\x80\x01"], ids=["ones", "sevens", "mixed"])
+def test_a_file_spoilt_by_others_ends_neither_an_offer_nor_the_bus(
+    tmp_path: Path, at: int, filler: bytes
+) -> None:
+    """Foreign bytes in a live outbox may cost events and counts; nothing raises, nothing hangs."""
+    with oona.Bus.open(tmp_path, "run", NOWHERE, ring_size_bytes=4096) as bus:
+        for _ in range(3):
+            for _ in range(100):
+                bus.offer(STEP)
+                bus.offer(fault(1))
+            with (tmp_path / outbox_file.FILE_NAME).open("r+b") as file:
+                file.seek(at)
+                file.write(filler * (256 // len(filler)))
+        assert bus.offer(EPOCH) in (True, False)
+        bus.statistics()
+        bus.report(1)
+        before = time.monotonic()
+    assert time.monotonic() - before < 10.0
+
+
+def test_many_events_of_a_signal_handler_are_all_taken(tmp_path: Path) -> None:
+    """However many were offered while an offer was under way, they are queued after it."""
+    bus = oona.Bus.open(tmp_path, "run", "memory", monotonic_ns=lambda: clock())
+    postponed = [STEP] * 3000
+
+    def clock() -> int:
+        while postponed:
+            assert bus.offer(postponed.pop())
+        return 1
+
+    assert bus.offer(EPOCH)
+    assert bus.close().delivered == 3001
+
+
 def test_closing_ends_everything(tmp_path: Path, servers_of: Callable[[int], list[int]]) -> None:
     """close sends what waits, stops thread and server, can be repeated, and ends offers."""
     bus = oona.Bus.open(tmp_path, "run")

@@ -64,7 +64,9 @@ def test_a_signal_handler_may_offer_during_an_offer(tmp_path: Path) -> None:
             signal.signal(signal.SIGVTALRM, previous)
         statistics = bus.statistics()
         assert_exact(statistics)
-        assert statistics.offered == num_steps + num_signals
+        num_told = statistics.offered - num_steps - num_signals  # of drops, once a second
+        assert 0 <= num_told <= 10
+        assert statistics.dropped or not num_told
         assert "Fault" not in statistics.dropped_by_type
 
 

@@ -16,6 +16,8 @@ import leyline
 from leyline import COLUMN_FORMATS, PRIORITIES, StatePacket
 from oona import Bus
 from oona.audit.chain import KEY_VARIABLE
+from oona.audit.postgres import SCHEMA
+from oona.metrics.aggregates import RunAggregates
 from oona.metrics.catalogue import METRICS
 from oona.servers.credentials import VARIABLES
 from oona.streams.entry import READ_SIZE_BYTES
@@ -150,6 +152,22 @@ def test_every_metric_is_in_the_table() -> None:
     ]
 
 
+def test_counters_begin_at_0_as_it_says() -> None:
+    """Before anything has happened every counter is there, at 0 (so an alert on an increase sees
+    the first one), but those that the page leaves out; drops for every type of event."""
+    late = ("esper_commands", "esper_faults", "esper_outside_seconds")
+    assert "those of commands, faults and time outside appear with the first" in PAGE
+    samples = list(RunAggregates().samples())
+    counters = {m.prometheus_name for m in METRICS if m.kind == "counter"}
+    begun = [(m.prometheus_name, labels, value) for m, labels, value in samples]
+    assert {name for name, _, _ in begun} & counters == counters - {*late}
+    assert {value for name, _, value in begun if name in counters} == {0}
+    types = {
+        label for name, labels, _ in begun if name == "esper_outbox_dropped" for label in labels
+    }
+    assert types == {kind.__name__ for kind in get_args(leyline.Event)}
+
+
 def test_what_else_it_names_is_there() -> None:
     """Commands and their options, settings, environment variables and limits are the code's."""
     for command, rest in re.findall(r"`?esper (\w+)( [^`\n]*)?", PAGE):
@@ -161,6 +179,9 @@ def test_what_else_it_names_is_there() -> None:
     assert len(settings) >= 6
     assert set(settings) <= set(EsperConfig.__struct_fields__)
     assert set(re.findall(r"`(ESPER_\w+)`", PAGE)) == {*VARIABLES, KEY_VARIABLE}
+    assert f" {SCHEMA}.events" in PAGE
+    lanes = [f"{priority.value} `{priority.name.lower()}`" for priority in leyline.Priority]
+    assert f"is {', '.join(lanes)}, in" in " ".join(PAGE.replace(" for ", " ").split())
     for limit in (READ_SIZE_BYTES, leyline.limits.MESSAGE_SIZE_BYTES, NUM_ENTRIES):
         assert f"{limit:,}" in PAGE
     assert "float64 for `metrics`, int64 for `parameters`" in " ".join(PAGE.split())

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from oona.servers.url import redact
 from tolaria.commands.spec import TrainSpec, spec_of
 from tolaria.config import EsperConfig, resolve
 from tolaria.environment import warn_of_unknown
@@ -74,7 +75,8 @@ def _of_growth(
 ) -> Iterator[Setting]:
     config, origins = resolve(spec.esper, overrides, where=file or DEFAULT)
     for name, value in msgspec.to_builtins(config).items():
-        yield Setting(name, value, origins.get(name, DEFAULT))
+        shown = redact(value) if name == "telemetry" else value
+        yield Setting(name, shown, origins.get(name, DEFAULT))
 
 
 def _table(settings: list[Setting]) -> Table:

@@ -52,10 +52,10 @@ def finding_line(finding: Finding) -> str:
 
 def wrapped(line: str, num_columns: int) -> str:
     """A finding's line on as many as it needs, further ones below what is told; no path is cut."""
-    return textwrap.fill(
-        line,
-        num_columns,
-        subsequent_indent=" " * _TOLD_COLUMN,
-        break_long_words=False,
-        break_on_hyphens=False,
+    told, arrow, mend = line.partition(" -> ")
+    indent = " " * _TOLD_COLUMN
+    texts = (told, f"{indent}-> {mend}") if arrow else (told,)
+    wrapper = textwrap.TextWrapper(
+        num_columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
+    return "\n".join(wrapper.fill(text) for text in texts)

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from leyline import ConfigError, Event, RunStarted
+from oona.servers.url import without_password
 from tolaria.commands.building import build
 from tolaria.commands.compare import ANNOUNCEMENT, compare
 from tolaria.commands.dry_run import dry_run as look_ahead
@@ -144,8 +145,12 @@ def _announce_compare(
 
 
 def _settings(config: EsperConfig) -> dict[str, Any]:
-    """What a config says that the defaults do not, as plain values; a resumed run keeps to it."""
+    """What a config says that the defaults do not, as plain values; a resumed run keeps to it.
+
+    The bus's password is left out: a resumed run takes it from the environment.
+    """
     plain, usual = msgspec.to_builtins(config), msgspec.to_builtins(EsperConfig())
+    plain["telemetry"] = without_password(plain["telemetry"])
     return {n: v for n, v in plain.items() if v != usual[n] and n not in ("run_dir", "rng_seed")}
 
 

@@ -121,9 +121,10 @@ def test_a_server_that_is_not_there_or_lets_nobody_in_is_told(
 ) -> None:
     """One finding says why there is no connection, and no password is shown."""
     for url, mend in (
-        ("redis://me:secret@127.0.0.1:9", "see whether it runs"),
-        (server.url.replace("://", "://esper:secret@"), "ESPER_REDIS_PASSWORD_FILE"),
-        (server.url, "set ESPER_REDIS_USERNAME"),
+        ("redis://me:secret@127.0.0.1:9", "see whether it runs, and listens at this address\n"),
+        ("rediss://me:secret@127.0.0.1:9", "see whether it runs, and listens at this address\n"),
+        (server.url.replace("://", "://esper:secret@"), "user from the URL, password from the URL"),
+        (server.url, "set ESPER_REDIS_USERNAME and ESPER_REDIS_PASSWORD (or ESPER_REDIS_PASSWORD_"),
     ):
         with pytest.raises(SystemExit) as end:
             examine_server(url)
@@ -132,6 +133,89 @@ def test_a_server_that_is_not_there_or_lets_nobody_in_is_told(
         assert mend in told
         assert "secret" not in told
         assert "1 thing to mend" in told
+
+
+def test_a_login_s_places_are_named(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that fails is looked for where it came from, and no place is named that was not
+    read; a user without a password is told where it may be."""
+    password_file = tmp_path / "password"
+    password_file.write_text("wrong")
+    password_file.chmod(0o600)
+    user, password, in_file = "ESPER_REDIS_USERNAME", "ESPER_REDIS_PASSWORD", str(password_file)
+    lone = "the user from the URL has no password: write it in the URL, or set ESPER_REDIS_PASSWORD"
+    none = "user default, as none came with the password"
+    with Proxy(server.socket_path) as proxy:
+        for login, variables, mend in (
+            ("esper", {}, f"{lone} (or ESPER_REDIS_PASSWORD_FILE)"),
+            ("esper", {password: "wrong"}, f"user from the URL, password from {password}"),
+            ("", {user: "esper", password: "wrong"}, f"user from {user}, password from {password}"),
+            ("", {f"{password}_FILE": in_file}, f"{none}, password from {password}_FILE"),
+            (":wrong", {user: "esper"}, f"{none}, password from the URL"),
+        ):
+            with monkeypatch.context() as patch:
+                for name, value in variables.items():
+                    patch.setenv(name, value)
+                (refused,) = examine(f"redis://{login}@localhost:{proxy.port}")
+            assert refused.mend is not None
+            assert refused.mend.removeprefix("look at the login: ") == mend
+
+
+def test_what_is_spoken_to_the_wrong_server_is_told(server: EmbeddedServer) -> None:
+    """TLS to a server without it, and plain text to one that speaks TLS alone, are each told."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    with Proxy(server.socket_path) as plain, Proxy(server.socket_path, context) as encrypted:
+        (silent,) = examine(url_of(plain, "rediss", "esper:pw"))
+        (hung_up,) = examine(url_of(encrypted, "redis", "esper:pw"))
+    assert str(silent.mend).endswith("perhaps it speaks no TLS: use redis:// if so")
+    assert str(hung_up.mend).endswith("perhaps it speaks TLS alone: use rediss:// if so")
+
+
+def test_what_is_kept_on_disk_is_told(server: EmbeddedServer) -> None:
+    """Nothing, snapshots or an append-only file; whoever may not ask for it is not told a guess."""
+    told = {}
+    with admin_of(server) as admin:
+        for appends, save in (("no", ""), ("no", "3600 1"), ("yes", "")):
+            admin.config_set("save", save)
+            admin.config_set("appendonly", appends)
+            users = ("admin", "esper")
+            told[appends, save] = [lines(server, user)["persistence"] for user in users]
+        admin.config_set("appendonly", "no")
+    unseen = "ok    persistence   no append-only file, snapshots not seen (CONFIG); what a restart"
+    for (appends, save), words in {
+        ("no", ""): "none, nothing is on disk; what a restart",
+        ("no", "3600 1"): "snapshots; what a restart",
+        ("yes", ""): "an append-only file; what a restart",
+    }.items():
+        by_admin, by_esper = told[appends, save]
+        assert by_admin.startswith(f"ok    persistence   {words}")
+        assert by_esper == by_admin if appends == "yes" else by_esper.startswith(unseen)
+
+
+def test_a_terminal_s_width_is_kept(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a terminal of 80 columns no line is wider, and further ones begin below what is told; in
+    a pipe each finding is one line."""
+    url = server.url.replace("://", "://tiny:pw@")
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = []
+    for is_terminal in ("0", "1"):
+        monkeypatch.setenv("TTY_COMPATIBLE", is_terminal)
+        with pytest.raises(SystemExit):
+            examine_server(url)
+        shown.append(capsys.readouterr().out.splitlines()[:-1])
+    piped, terminal = shown
+    assert all(line.startswith(("ok", "mend", "?")) for line in piped)
+    lengths = [len(line) for line in terminal if str(ACL_FILE) not in line]  # it may be longer
+    assert max(lengths) <= 80 < max(map(len, piped))
+    (mend,) = (index for index, line in enumerate(terminal) if line.startswith("mend  rights"))
+    assert f"{' ' * 20}-> grant its user +info " in "\n".join(terminal[mend:])
+    further = [line for line in terminal if not line.startswith(("ok", "mend", "?"))]
+    assert len(further) >= 3
+    assert all(line[:20].isspace() and not line[20].isspace() for line in further)
 
 
 def test_a_url_that_no_server_can_have_is_refused() -> None:
