@@ -74,10 +74,10 @@ class Bus:
             ConfigError: the run id, the ring size, the publisher or the limit is out of range.
         """
         bus_url.check_url(url)
-        if not 0 < len(run_id) <= leyline.limits.NAME_LENGTH:
+        if not 0 < len(run_id) <= leyline.limits.NAME_LENGTH or not run_id.isprintable():
             raise leyline.ConfigError(
                 f"run id of {len(run_id)} characters refused: it may have 1 to "
-                f"{leyline.limits.NAME_LENGTH}"
+                f"{leyline.limits.NAME_LENGTH}, all of them printable"
             )
         if publisher not in PUBLISHERS:
             raise leyline.ConfigError(

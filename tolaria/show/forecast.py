@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from leyline import Candidate, Decision, SiteInfo, SitesFound, limits
+from oona.servers.url import redact
 from tolaria.config import EsperConfig
 from tolaria.disk.usage import size_words
 from tolaria.show.phrases import cause_words, clean, counted, headline
@@ -60,7 +61,7 @@ def forecast_lines(told: Forecast) -> Iterator[str]:
         f"{limits.DECIDE_MS:g}, apply {limits.APPLY_MS:g})"
     )
     yield f"run: {config.run_dir or 'a new dated directory in runs/'}"
-    yield f"telemetry: {config.telemetry}"
+    yield f"telemetry: {redact(config.telemetry)}"
 
 
 def _growth_lines(told: Forecast) -> Iterator[str]:

@@ -63,11 +63,8 @@ def test_it_says_that_the_server_is_away_and_shows_no_password(tmp_path: Path) -
     assert bus.statistics().queued == 1
 
 
-def test_one_that_is_killed_is_started_again(
-    tmp_path: Path, oona_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_is_killed_is_started_again(tmp_path: Path, oona_url: str) -> None:
     """After kill -9 of it another takes over, nothing is lost, and the fault is counted."""
-    monkeypatch.setattr("oona.publishing.process._RESTART_INTERVAL_S", 0.0)
     with oona.Bus.open(tmp_path, "run", oona_url, publisher="process") as bus:
         first = publisher_pid(bus)
         assert bus.offer(STEP)
@@ -143,6 +140,14 @@ def test_a_directory_without_a_bus_has_nothing_to_drain(tmp_path: Path) -> None:
     assert not oona.drain(tmp_path)
     (tmp_path / outbox_file.FILE_NAME).write_bytes(b"no outbox")
     assert not oona.drain(tmp_path)
+
+
+@pytest.mark.parametrize("run_id", ["", "x" * 513, "a\ud800", "line\nbreak"])
+def test_a_run_id_that_names_no_stream_is_refused(tmp_path: Path, run_id: str) -> None:
+    """Too short, too long, unencodable or with a line break: an error, and no file."""
+    with pytest.raises(leyline.ConfigError, match="run id of"):
+        oona.Bus.open(tmp_path / "run", run_id, "memory")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_publisher_is_refused(tmp_path: Path) -> None:
