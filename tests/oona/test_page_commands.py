@@ -109,14 +109,20 @@ def test_redis_cli_reads_a_run_as_written(tmp_path: Path) -> None:
         assert bus.flush(5.0)
         assert '"num_events"' in shell(f"{find_socket}\n{show}", tmp_path)
         waiting = subprocess.Popen(
-            ["/bin/sh", "-c", f"{find_socket}\n{follow}"], cwd=tmp_path, stdout=subprocess.PIPE
+            ["/bin/sh", "-c", f"{find_socket}\nexec {follow}"], cwd=tmp_path, stdout=subprocess.PIPE
         )
-        address = run_file.read(tmp_path / "RUN")
-        assert address is not None
-        with redis.Redis.from_url(address.url) as client:
-            wait_until(lambda: client.info("clients")["blocked_clients"] == 1)
-        assert bus.offer(leyline.Fault(epoch=1, step=1, where="here", what="this", action="none"))
-        told, _ = waiting.communicate(timeout=TIMEOUT_S)
+        try:
+            address = run_file.read(tmp_path / "RUN")
+            assert address is not None
+            with redis.Redis.from_url(address.url) as client:
+                wait_until(lambda: client.info("clients")["blocked_clients"] == 1)
+            assert bus.offer(
+                leyline.Fault(epoch=1, step=1, where="here", what="this", action="none")
+            )
+            told, _ = waiting.communicate(timeout=TIMEOUT_S)
+        finally:
+            waiting.kill()
+            waiting.communicate()
         assert b"esper:RUN_ID:emergency" in told
         assert b"Fault=1" in told
 
