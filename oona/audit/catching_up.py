@@ -25,6 +25,8 @@ class CaughtUp(NamedTuple):
     """Damaged or hostile records that were passed over."""
     has_other_writer: bool
     """Somebody else writes the trail now, so nothing was written here."""
+    problem: str = ""
+    """Why the run's server was not read; empty if it was, or ended with the run."""
 
 
 def catch_up(run_dir: Path) -> CaughtUp:
@@ -49,4 +51,4 @@ def catch_up(run_dir: Path) -> CaughtUp:
             while batch := list(islice(envelopes, BATCH_EVENTS)):
                 num_new += trail.append(batch)
         num_refused = envelopes.num_refused + trail.num_refused
-        return CaughtUp(num_new, num_refused, has_other_writer=False)
+        return CaughtUp(num_new, num_refused, has_other_writer=False, problem=envelopes.problem)

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from leyline import RunError
 from oona.servers.credentials import PASSWORD
+from oona.servers.log_file import open_log
 
 LOG_NAME: Final = "audit.log"
 """What the child says, in the run's directory."""
@@ -58,7 +59,7 @@ def start_child(run_dir: Path, url: str = "") -> Child:
     log = run_dir / LOG_NAME
     password = _password(url)
     try:
-        with log.open("ab") as output:
+        with open_log(log) as output:
             process = subprocess.Popen(  # noqa: S603 -- ourselves
                 # -P: nothing in the working directory may stand in for a module.
                 [sys.executable, "-P", "-m", "oona.collecting", str(run_dir), str(os.getpid())],

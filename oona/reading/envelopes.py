@@ -29,6 +29,7 @@ class Envelopes(Iterator[leyline.Envelope]):
         run_id: the one run to read; None for every run on the server.
         bodies: encoded envelopes from an outbox, that belong to the run too.
         num_damaged: records of the outbox that could not be read.
+        problem: why there is no server, if there should be one.
         follow: wait for more after all that is there.
         is_live: asked while nothing new comes: whether anything still may.
         deadline: on the monotonic clock, when to stop following.
@@ -41,10 +42,14 @@ class Envelopes(Iterator[leyline.Envelope]):
         run_id: str | None = None,
         bodies: Iterable[bytes] = (),
         num_damaged: int = 0,
+        problem: str = "",
         follow: bool = False,
         is_live: Callable[[], bool] | None = None,
         deadline: float | None = None,
     ):
+        self.problem = problem
+        """Why the server that a run directory names was not read; empty if it was, or has ended
+        with its run, or if there is none."""
         self._server = server
         self._run_id = run_id
         self._bodies = bodies
@@ -105,9 +110,10 @@ class Envelopes(Iterator[leyline.Envelope]):
                     for stored in self._server.entries(stream):
                         for envelope in self._unpack(stored):
                             runs.setdefault(envelope.run_id, []).append(envelope)
-            except ServerError:
+            except ServerError as error:
                 if self._run_id is None and not self._follow:
                     raise
+                self.problem = str(error)
         for envelope in self._new(self._admission.decode(self._bodies, None)):
             runs.setdefault(envelope.run_id, []).append(envelope)
         for envelopes in runs.values():
@@ -131,7 +137,8 @@ class Envelopes(Iterator[leyline.Envelope]):
                 time.sleep(_WAIT_S)
                 continue
             left_s = _WAIT_S if self._deadline is None else min(_WAIT_S, self._deadline - now)
-            stored_entries = server.wait(self._cursors, left_s)
+            after = {stream: self._cursors[stream] for stream in self._streams}
+            stored_entries = server.wait(after, left_s)
             if stored_entries:
                 arrived = time.monotonic()
             elif not is_live:
@@ -140,8 +147,10 @@ class Envelopes(Iterator[leyline.Envelope]):
             yield from sorted(envelopes, key=_sequence)
 
     def _discover(self, server: RedisReader) -> None:
+        """Find the streams to read; what was one and is somebody else's key now is left out."""
         known = self._run_id
         runs = server.streams() if known is None else {known: server.streams_of(known)}
+        self._streams = {s: run_id for s, run_id in self._streams.items() if run_id not in runs}
         for run_id, streams in runs.items():
             for stream in streams:
                 self._streams[stream] = run_id

@@ -12,6 +12,7 @@ from oona import run_file
 from oona.outbox import file as outbox_file
 from oona.reading.envelopes import Envelopes
 from oona.servers import url as bus_url
+from oona.servers.embedded import has_ended
 
 if TYPE_CHECKING:
     from oona.streams.reader import RedisReader
@@ -27,7 +28,8 @@ def read(
     """Read the events of a run directory, or of every run on a server, in order of sequence.
 
     A run directory is read from its outbox and, if the server that it names answers, from there
-    too. Each event comes once. What is damaged or is no event is skipped and counted.
+    too; else `problem` says why it was not. Each event comes once. What is damaged or is no event
+    is skipped and counted.
 
     Args:
         run_or_url: a run directory, or a redis://, rediss:// or unix:// URL; runs on a server
@@ -61,11 +63,13 @@ def read(
                 f"{run_dir} is not a run directory with telemetry: {error}"
             ) from error
         bodies, num_damaged = [], 0
+    server, problem = (None, "") if address is None else _try_to_connect(address.url)
     return Envelopes(
-        None if address is None else _try_to_connect(address.url),
+        server,
         run_id=None if address is None else address.run_id,
         bodies=bodies,
         num_damaged=num_damaged,
+        problem=problem,
         follow=follow,
         is_live=is_live,
         deadline=deadline,
@@ -89,9 +93,10 @@ def _connect(url: str) -> RedisReader:
     return RedisReader(url)
 
 
-def _try_to_connect(url: str) -> RedisReader | None:
+def _try_to_connect(url: str) -> tuple[RedisReader | None, str]:
+    """The server, if there is one, or why it cannot be read."""
     try:
         bus_url.check_url(url)
-        return None if url in bus_url.NAMED else _connect(url)
-    except leyline.BusError:
-        return None
+        return (None if url in bus_url.NAMED else _connect(url)), ""
+    except leyline.BusError as error:
+        return None, "" if has_ended(url) else str(error)

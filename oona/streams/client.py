@@ -58,7 +58,7 @@ _CONNECTIONS: Final[dict[str, Any]] = {"redis": _Tcp, "rediss": _Tls, "unix": _U
 
 _CLIENT_ERRORS: Final = (
     *(redis.RedisError, OSError, ValueError, TypeError, LookupError, AttributeError),
-    RecursionError,
+    *(ArithmeticError, RecursionError),
 )
 
 
@@ -75,6 +75,21 @@ def server_errors(url: str) -> Iterator[None]:
     except _CLIENT_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise ServerError(f"{bus_url.redact(url)}: {reason}") from error
+
+
+def is_no_stream(error: ResponseError) -> bool:
+    """Say whether a server refused a command because the key is somebody else's."""
+    return str(error).startswith("WRONGTYPE")
+
+
+@contextmanager
+def unless_no_stream() -> Iterator[None]:
+    """Do nothing with a key that is no stream, or is none any more: it is somebody else's."""
+    try:
+        yield
+    except ResponseError as error:
+        if not is_no_stream(error):
+            raise
 
 
 def open_pool(url: str, limits: AnswerLimits) -> redis.ConnectionPool:

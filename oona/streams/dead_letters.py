@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, Final
 
-from oona.streams.client import ResponseError
+from oona.streams.client import ResponseError, unless_no_stream
 from oona.streams.entry import KINDS_FIELD, NUM_FIELD, PAYLOAD_FIELD, StoredEntry
 from oona.streams.names import dead_letters
 from oona.streams.writer import MAX_AGE_S
@@ -34,6 +34,7 @@ class DeadLetters:
         """Bury those of a page, claimed just now, that were delivered too often; return the rest.
 
         A consumer that dies between burying and acknowledging leaves a letter that comes twice.
+        Where the key for letters is somebody else's, they stay unacknowledged until it is not.
         """
         if not page:
             return []
@@ -44,7 +45,8 @@ class DeadLetters:
         times = {found["message_id"]: found["times_delivered"] - 1 for found in pending}
         dead = [stored for stored in page if times.get(stored.id, 0) >= self._max_deliveries]
         for stored in dead:
-            self._bury(run_id, stored, times[stored.id])
+            with unless_no_stream():
+                self._bury(run_id, stored, times[stored.id])
         return [stored for stored in page if stored not in dead]
 
     def _bury(self, run_id: str, stored: StoredEntry, num_deliveries: int) -> None:

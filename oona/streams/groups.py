@@ -10,7 +10,14 @@ from typing import Any, Final, NamedTuple
 import leyline
 from oona.reading.admission import Admission, Gap, Ranges
 from oona.streams import entry
-from oona.streams.client import ResponseError, close_client, open_client, server_errors
+from oona.streams.client import (
+    ResponseError,
+    close_client,
+    is_no_stream,
+    open_client,
+    server_errors,
+    unless_no_stream,
+)
 from oona.streams.dead_letters import DeadLetters, let_age
 from oona.streams.entry import BEGINNING, StoredEntry
 from oona.streams.names import stream_names
@@ -40,7 +47,8 @@ class ConsumerGroup:
 
     An entry is delivered again, to whoever claims it, until it is acknowledged: at least once. An
     event comes once for as long as the one delivery that holds it is acknowledged. Every method
-    may raise ServerError, and can be called again after it.
+    may raise ServerError, and can be called again after it. A lane whose key is somebody else's is
+    left out, and looked at again now and then; the others are read.
 
     Args:
         url: a redis://, rediss:// or unix:// URL.
@@ -123,9 +131,10 @@ class ConsumerGroup:
         """
         self._discover()
         deliveries: list[Delivery] = []
-        with server_errors(self._url), self._missing_groups():
-            for stream in tuple(self._streams):
-                deliveries += self._claim(stream)
+        with server_errors(self._url):
+            for stream, run_id in tuple(self._streams.items()):
+                with self._missing_groups([stream]):
+                    deliveries += self._claim(stream, run_id)
         return deliveries
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
@@ -138,7 +147,7 @@ class ConsumerGroup:
                 self._holders.pop((envelope.run_id, envelope.sequence), None)
         with server_errors(self._url):
             for stream, ids in by_stream.items():
-                self._client.xack(stream, self._group, *ids)
+                self._let_go(stream, ids)
 
     def close(self) -> None:
         """Let go of the server; what is not acknowledged can be claimed by others."""
@@ -162,15 +171,17 @@ class ConsumerGroup:
             try:
                 self._client.xgroup_create(stream, self._group, id="0", mkstream=True)
             except ResponseError as error:
-                if str(error).startswith("WRONGTYPE"):
+                if is_no_stream(error):
                     return False
                 if not str(error).startswith("BUSYGROUP"):
                     raise
             let_age(self._client, stream)
             groups = {found["name"]: found for found in self._client.xinfo_groups(stream)}
-        last: bytes = groups[self._group.encode()]["last-delivered-id"]
+            last: bytes = groups[self._group.encode()]["last-delivered-id"]
         if last == b"0-0":
             self._cursors[stream] = BEGINNING
+            # What an earlier stream of this name had delivered cannot be claimed any more.
+            self._holders = {held: at for held, at in self._holders.items() if at[0] != stream}
         elif run_id in self._known:
             self._cursors[stream] = last
         return True
@@ -181,7 +192,7 @@ class ConsumerGroup:
             return []
         found: Any = None
         with server_errors(self._url):
-            with self._missing_groups():
+            with self._missing_groups(tuple(self._streams)):
                 found = self._client.xreadgroup(
                     *(self._group, self._consumer, dict.fromkeys(self._streams, ">")),
                     count=_PAGE_ENTRIES,
@@ -193,7 +204,7 @@ class ConsumerGroup:
                 for delivery in self._take(stream, [item for item in items if item[1]])
             ]
 
-    def _claim(self, stream: bytes) -> list[Delivery]:
+    def _claim(self, stream: bytes, run_id: str) -> list[Delivery]:
         deliveries: list[Delivery] = []
         start = b"0-0"
         while True:
@@ -205,21 +216,22 @@ class ConsumerGroup:
             # Of a trimmed entry there are no fields (Redis 6), or only the id, apart.
             page = [entry.stored(stream, *item) for item in items if item[1]]
             if (len(page) < len(items) or any(gone)) and stream in self._cursors:
-                self._admission.lose(self._streams[stream])
-            page = self._dead_letters.sort_out(self._streams[stream], page)
+                self._admission.lose(run_id)
+            page = self._dead_letters.sort_out(run_id, page)
             deliveries += self._open(page)
             if start == b"0-0":
                 return deliveries
 
     @contextmanager
-    def _missing_groups(self) -> Iterator[None]:
-        """Look for the streams anew if the server is another one, or one has grown too old."""
+    def _missing_groups(self, streams: Iterable[bytes]) -> Iterator[None]:
+        """Look anew for streams of which one has gone, or has become somebody else's key."""
         try:
             yield
         except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
+            if not str(error).startswith("NOGROUP") and not is_no_stream(error):
                 raise
-            self._streams.clear()
+            for stream in streams:
+                del self._streams[stream]
             self._discovered_s = None
 
     def _take(self, stream: bytes, items: list[Any]) -> list[Delivery]:
@@ -234,9 +246,13 @@ class ConsumerGroup:
         if self._kinds is not None:
             unwanted = [e for e in page if (k := entry.kinds_of(e.kinds)) and not k & self._kinds]
             if unwanted:
-                self._client.xack(stream, self._group, *(e.id for e in unwanted))
+                self._let_go(stream, [e.id for e in unwanted])
                 page = [e for e in page if e not in unwanted]
         return self._open(page)
+
+    def _let_go(self, stream: bytes, ids: Iterable[bytes]) -> None:
+        with unless_no_stream():  # what is no more need not be acknowledged
+            self._client.xack(stream, self._group, *ids)
 
     def _open(self, page: list[StoredEntry]) -> list[Delivery]:
         """Decode entries; an event is in the first delivery that had it, as often as that comes."""

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from oona.streams.client import ResponseError, close_client, open_client, server_errors
+from oona.streams.client import (
+    ResponseError,
+    close_client,
+    is_no_stream,
+    open_client,
+    server_errors,
+    unless_no_stream,
+)
 from oona.streams.entry import BEGINNING, StoredEntry, stored
 from oona.streams.names import KEY_PREFIX, run_of, stream_names
 
@@ -33,15 +41,11 @@ class RedisReader:
     def streams_of(self, run_id: str) -> list[bytes]:
         """Names of the streams of one run, whether they are there yet or not."""
         with server_errors(self._url):
-            return [
-                stream
-                for stream in stream_names(run_id).values()
-                if self._client.type(stream) in (b"stream", b"none")  # else somebody else's key
-            ]
+            return self._readable(stream_names(run_id).values())
 
     def entries(self, stream: bytes) -> Iterator[StoredEntry]:
         """Yield what a stream holds now, in order."""
-        with server_errors(self._url):
+        with server_errors(self._url), unless_no_stream():
             newest = self._client.xrevrange(stream, count=1)
             after = BEGINNING
             while newest:
@@ -53,20 +57,38 @@ class RedisReader:
                 after = page[-1][0]
 
     def wait(self, after: Mapping[bytes, bytes], timeout_s: float) -> list[StoredEntry]:
-        """Wait for entries after an id in each of some streams.
+        """Wait for entries after an id in each of some streams, for as long as it is one.
 
         Args:
             after: for each stream the id of the last entry seen, or BEGINNING.
             timeout_s: under one second, the time after which a server counts as dead.
         """
         with server_errors(self._url):
-            block_ms = max(1, int(timeout_s * 1000))
-            found = self._client.xread(dict(after), count=_PAGE_ENTRIES, block=block_ms)
+            found = self._wait(after, max(1, int(timeout_s * 1000)))
             return [
                 entry
                 for stream, items in found or ()
                 for entry in page_of(self._client, stream, after.get(stream, BEGINNING), items)
             ]
+
+    def _wait(self, after: Mapping[bytes, bytes], block_ms: int) -> Any:
+        """Leave out what is no stream any more, of which one fails the command for all."""
+        streams = dict(after)
+        while True:
+            try:
+                return self._client.xread(streams, count=_PAGE_ENTRIES, block=block_ms)
+            except ResponseError as error:
+                left = self._readable(streams)
+                if not is_no_stream(error) or len(left) == len(streams):
+                    raise
+            if not left:
+                time.sleep(block_ms / 1000)
+                return None
+            streams = {stream: after[stream] for stream in left}
+
+    def _readable(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Those that are streams, or may become some; the others are somebody else's."""
+        return [key for key in keys if self._client.type(key) in (b"stream", b"none")]
 
 
 def runs_of(client: Any, url: str) -> dict[str, list[bytes]]:
@@ -76,10 +98,11 @@ def runs_of(client: Any, url: str) -> dict[str, list[bytes]]:
     with server_errors(url):
         for key in client.scan_iter(f"{KEY_PREFIX}*", count=1000, _type="stream"):
             run_id = run_of(key)
-            if run_id is not None and (first := client.xrange(key, count=1)):
-                found.setdefault(run_id, []).append(key)
-                entry_time = _order(first[0][0])
-                began[run_id] = min(began.get(run_id, entry_time), entry_time)
+            with unless_no_stream():
+                if run_id is not None and (first := client.xrange(key, count=1)):
+                    found.setdefault(run_id, []).append(key)
+                    entry_time = _order(first[0][0])
+                    began[run_id] = min(began.get(run_id, entry_time), entry_time)
     return {run_id: found[run_id] for run_id in sorted(found, key=began.__getitem__)}
 
 

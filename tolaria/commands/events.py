@@ -111,6 +111,8 @@ def _caught_up(path: Path) -> Path:
     done = catch_up(run.path)
     if done.num_refused:
         click.echo(f"{counted(done.num_refused, 'damaged record')} passed over", err=True)
+    if done.problem:
+        click.echo(f"the run's server was not read: {done.problem}", err=True)
     return trail
 
 

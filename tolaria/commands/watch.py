@@ -44,6 +44,9 @@ def watch_run(run: str) -> None:
         terminal.view.standing = standing(directory, terminal.view, is_held=directory.is_held())
     if terminal.view.bus is not None:
         console.print(bus_line(terminal.view.bus), markup=False, soft_wrap=True)
+    if events.problem:
+        said = f"the run's server was not read: {events.problem}"
+        console.print(said, markup=False, soft_wrap=True)
     if events.gaps:
         console.print(gap_line(events.gaps), markup=False, soft_wrap=True)
     console.print(f"{run}: {terminal.view.status}", markup=False, soft_wrap=True)

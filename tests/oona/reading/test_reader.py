@@ -158,6 +158,64 @@ def test_following_ends_in_time_or_with_the_server(
         assert list(following) == []
 
 
+@pytest.mark.parametrize("by", ["server", "run directory"])
+def test_following_goes_on_when_a_lane_is_no_stream_any_more(
+    tmp_path: Path, oona_url: str, admin: redis.Redis, by: str
+) -> None:
+    """A follower leaves out a key that became somebody else's, and reads it when it is a stream
+    again, up to the run's end."""
+    with oona.Bus.open(tmp_path, "run", oona_url) as bus:
+        assert bus.offer(STARTED)
+        assert bus.flush(10.0)
+        (tmp_path / "bus.json").write_text(f'{{"url": "{oona_url}", "run_id": "run"}}')
+        followed = oona_url if by == "server" else tmp_path
+        following = oona.read(followed, follow=True, timeout_s=30.0)
+        assert next(following).event == STARTED
+        admin.set("esper:run:emergency", "no stream")
+        admin.set("esper:run:decision", "no stream")
+        assert bus.offer(STEP)
+        assert next(following).event == STEP
+        admin.delete("esper:run:emergency", "esper:run:decision")
+        fault = leyline.Fault(epoch=1, step=1, where="", what="", action="")
+        assert bus.offer(fault)
+        assert next(following).event == fault
+        assert bus.offer(ENDED)
+        assert [envelope.event for envelope in following] == [ENDED]
+
+
+def test_why_a_run_s_server_was_not_read_is_told(tmp_path: Path) -> None:
+    """A run directory whose server does not answer says so without the server's password; one
+    whose own server has ended with its run has nothing to tell."""
+    with oona.Bus.open(tmp_path / "own", "run") as bus:
+        assert bus.offer(STEP)
+        assert bus.flush(10.0)
+        assert oona.read(tmp_path / "own").problem == ""
+    assert oona.read(tmp_path / "own").problem == ""
+    address = tmp_path / "own" / "bus.json"
+    address.write_text('{"url": "redis://u:secret@127.0.0.1:1/0", "run_id": "run"}')
+    reading = oona.read(tmp_path / "own")
+    assert [envelope.event for envelope in reading] == [STEP]
+    assert "127.0.0.1:1" in reading.problem
+    assert "refused" in reading.problem
+    assert "secret" not in reading.problem
+    address.write_text('{"url": "ftp://nowhere", "run_id": "run"}')
+    assert "ftp" in oona.read(tmp_path / "own").problem
+
+
+def test_a_server_that_refuses_to_be_read_is_told(
+    tmp_path: Path, limited_server: EmbeddedServer, admin: redis.Redis, oona_url: str
+) -> None:
+    """A run directory whose server answers but lets nothing be read says so."""
+    with oona.Bus.open(tmp_path, "run", oona_url) as bus:
+        assert bus.offer(STEP)
+    admin.acl_setuser("blind", enabled=True, passwords=["+x"], commands=["+ping", "+client"])
+    blind = limited_server.url.replace("://", "://blind:x@")
+    (tmp_path / "bus.json").write_text(f'{{"url": "{blind}", "run_id": "run"}}')
+    reading = oona.read(tmp_path)
+    assert [envelope.event for envelope in reading] == [STEP]
+    assert "permission" in reading.problem
+
+
 def test_what_cannot_be_read_is_an_error_that_says_so(tmp_path: Path) -> None:
     """No server, no address, no run directory: each is named."""
     with pytest.raises(leyline.BusError, match=r"unix:///nowhere/bus\.sock"):

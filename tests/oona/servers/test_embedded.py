@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -113,6 +116,59 @@ def test_a_server_that_cannot_start_says_why(
     with pytest.raises(ServerError, match="too long"):
         EmbeddedServer(tmp_path / "server.log")
     assert list(deep.iterdir()) == []
+
+
+def test_no_place_for_the_socket_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory for temporary files that has gone is a ServerError like every other reason."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ServerError, match=r"not started: .*No such file.*gone/esper-oona-"):
+        EmbeddedServer(tmp_path / "server.log")
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["read", "unread"])
+def test_a_pipe_in_place_of_the_log_is_refused_at_once(tmp_path: Path, is_read: bool) -> None:
+    """A log that is no regular file holds nothing up, whether somebody reads it or not."""
+    log = tmp_path / "server.log"
+    os.mkfifo(log)
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK) if is_read else None
+    told: list[str] = []
+
+    def start() -> None:
+        with pytest.raises(ServerError) as caught:
+            EmbeddedServer(log)
+        told.append(str(caught.value))
+
+    starting = threading.Thread(target=start, daemon=True)
+    starting.start()
+    starting.join(5.0)
+    assert told == [f"embedded server not started: the log {log} is no regular file; remove it"]
+    if reader is not None:
+        os.close(reader)
+
+
+def test_what_fails_after_the_start_ends_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a file descriptor left to ask the new server on, it does not run on."""
+    started: list[subprocess.Popen[bytes]] = []
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    class Starving(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any):
+            super().__init__(*args, **options)
+            started.append(self)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+
+    monkeypatch.setattr("subprocess.Popen", Starving)
+    try:
+        with pytest.raises(ServerError, match=r"not started: .*Too many open files"):
+            EmbeddedServer(tmp_path / "server.log")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    (server,) = started
+    is_running = server.returncode is None
+    server.kill()
+    assert not is_running
 
 
 def test_a_start_clears_away_what_killed_ones_have_left(

@@ -206,6 +206,73 @@ def test_a_group_outlives_its_streams(oona_url: str, admin: redis.Redis) -> None
     group.close()
 
 
+def test_a_lane_that_is_no_stream_any_more_is_left_out(oona_url: str, admin: redis.Redis) -> None:
+    """When a lane's key becomes somebody else's, reading, claiming and acknowledging the others
+    goes on; when it is a stream again, it is read again."""
+    clock = itertools.count().__next__  # every look at it is a second later
+    group = ConsumerGroup(oona_url, "g", "c", run_id="run", idle_ms=0, clock=clock)
+    publish(oona_url, [1])
+    publish(oona_url, [2], event=FAULT)
+    had = group.read(5.0)
+    assert sorted(sequences(had)) == [1, 2]
+    admin.set("esper:run:metric", "no stream")
+    assert sequences(group.claim()) == [2]
+    group.acknowledge(had)
+    assert group.claim() == []
+    publish(oona_url, [3], event=FAULT)
+    assert sequences(group.read(5.0)) == [3]
+    admin.delete("esper:run:metric")
+    publish(oona_url, [4])
+    assert sequences(group.read(5.0)) == [4]
+    group.close()
+
+
+def test_a_lane_may_become_somebody_else_s_while_it_is_read(
+    oona_url: str, admin: redis.Redis
+) -> None:
+    """The read that meets it first brings what the other lanes have."""
+    group = ConsumerGroup(oona_url, "g", "c", run_id="run")
+    assert group.read(0.0) == []
+    admin.set("esper:run:emergency", "no stream")
+    publish(oona_url, [1])
+    assert sequences(group.read(5.0)) == [1]
+    group.close()
+
+
+def test_dead_letters_wait_for_their_key(oona_url: str, admin: redis.Redis) -> None:
+    """While the key for dead letters is somebody else's, an entry that should be one is neither
+    delivered nor lost, and others are claimed; then it is buried."""
+    publish(oona_url, [1], [2])
+    group = ConsumerGroup(oona_url, "g", "c", run_id="run", max_deliveries=1, idle_ms=0)
+    group.read(5.0)
+    admin.set(dead_letters("run"), "no stream")
+    publish(oona_url, [3])
+    assert sequences(group.read(5.0)) == [3]
+    admin.xclaim("esper:run:metric", "g", "c", 0, group_ids(admin)[2:], retrycount=0)
+    assert sequences(group.claim()) == [3]
+    assert (group.num_dead, admin.xpending("esper:run:metric", "g")["pending"]) == (0, 3)
+    admin.delete(dead_letters("run"))
+    group.claim()
+    assert group.num_dead == admin.xlen(dead_letters("run")) == 3
+    group.close()
+
+
+def group_ids(admin: redis.Redis) -> list[bytes]:
+    return [entry_id for entry_id, _ in admin.xrange("esper:run:metric")]
+
+
+def test_what_went_with_its_stream_comes_with_the_next(oona_url: str, admin: redis.Redis) -> None:
+    """An event whose delivery was not acknowledged before its stream went comes again."""
+    group = ConsumerGroup(oona_url, "g", "c", run_id="run", idle_ms=0)
+    publish(oona_url, [1])
+    assert sequences(group.read(5.0)) == [1]
+    admin.flushall()
+    assert group.claim() == []
+    publish(oona_url, [1, 2])
+    assert sequences(group.read(5.0)) == [1, 2]
+    group.close()
+
+
 def test_runs_to_come_are_found(oona_url: str) -> None:
     """Without a run id every run is read, also one that begins later."""
     clock = itertools.count().__next__  # every look at it is a second later

@@ -46,6 +46,17 @@ def test_a_killed_run_s_directory_is_watched_to_its_last_event(
     assert told.splitlines()[-1].endswith(": killed")
 
 
+def test_a_server_that_cannot_be_read_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the outbox holds is shown, and that it is not all there may be."""
+    _leave_unended(tmp_path / "run", "redis://127.0.0.1:9/0")
+    watch_run(str(tmp_path / "run"))
+    told = capsys.readouterr().out
+    assert "Net, 1 parameters" in told
+    assert "the run's server was not read: redis://127.0.0.1:9/0" in told
+
+
 def test_a_server_whose_runs_are_silent_is_not_watched_for_ever(
     tmp_path: Path, server: EmbeddedServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
