@@ -314,3 +314,15 @@ def test_a_trail_that_somebody_writes_is_read_as_it_is(run_dir: Path) -> None:
     call("events", run_dir)
     with AuditTrail.open(run_dir / "audit.db"):
         assert len(shown(run_dir)) == len(EVENTS)
+
+
+def test_a_server_that_was_not_read_is_told_of(tmp_path: Path) -> None:
+    """What the outbox holds is shown; that there may be more is said beside it."""
+    with (
+        RunDirectory.create(tmp_path / "run", now=datetime.now(tz=UTC)) as made,
+        Bus.open(made.path, made.run_id, "redis://127.0.0.1:9/0") as bus,
+    ):
+        assert bus.offer(EVENTS[0])
+    result = call("events", tmp_path / "run")
+    assert "the run's server was not read: redis://127.0.0.1:9/0" in result.stderr
+    assert "was not read" not in result.stdout
