@@ -2,13 +2,14 @@
 
 Every row carries the BLAKE2b hash of the row before it, its own position and all its columns, so a
 row that was altered, removed, inserted or moved no longer fits its neighbours. How many rows there
-are, and the last hash, is kept twice beside them (in the store, and in a small file), so rows cut
-off at the end are missed.
+are, and the last hash, is kept twice beside them, under a seal (in the store, and in a small file),
+so rows cut off at the end are missed.
 
 Without a key this finds damage and careless hands. It proves nothing against somebody who may
 write to all of these places and knows this file: they can chain everything anew. With a key
-(ESPER_AUDIT_KEY, kept where they cannot read it) they can neither alter nor add a row. Even then
-they can put back an older copy of everything together: against that, note the last hash elsewhere.
+(ESPER_AUDIT_KEY, kept where they cannot read it) they can neither alter nor add a row, nor seal
+another end. Even then they can put back an older copy of everything together, an empty one too:
+against that, note the last hash elsewhere.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ GENESIS: Final = bytes(32)
 """What stands for the hash before the first row."""
 _SHORTEST_KEY: Final = 16
 _DIGEST_SIZE_BYTES: Final = 32
+_SEAL: Final = b"the end of an Esper audit trail"
 _KEY_CHECK: Final = b"the key of an Esper audit trail"
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
@@ -63,6 +65,11 @@ class Chain:
         """The hash of a row at a position, 1 for the first, after the row with that hash."""
         columns = _ENCODER.encode((position, *row))
         return blake2b(before + columns, key=self._key, digest_size=_DIGEST_SIZE_BYTES).digest()
+
+    def seal(self, num_rows: int, last_hash: bytes) -> bytes:
+        """What shows, with a key, that a trail ended with this row and this hash."""
+        end = _ENCODER.encode((num_rows, last_hash))
+        return blake2b(_SEAL + end, key=self._key, digest_size=_DIGEST_SIZE_BYTES).digest()
 
     def key_flaw(self, key_check: bytes) -> str | None:
         """Why this chain cannot go on with a trail that has this key check; None if it can."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from leyline import RunError
 from oona.audit.chain import GENESIS, Chain
 from oona.audit.head import Head
 from oona.audit.row import Row
@@ -23,13 +24,22 @@ class Check:
     def __init__(self, chain: Chain, sealed: Head, noted: Head | None):
         self._chain, self._sealed, self._noted = chain, sealed, noted
         self._noted_is_met = noted is None or noted.num_rows == 0
-        self._last = 0
+        self._last: int = 0
         self._before: bytes | None = GENESIS
         self._flaws: list[str] = []
         self._num_flaws = 0
 
     def take(self, position: int, row: Row, found: bytes) -> None:
-        """Look at the next row, which the store has with this hash."""
+        """Look at the next row, which the store has with this hash.
+
+        Raises:
+            RunError: the table was made anew with other types, so no row can be told from another.
+        """
+        if type(position) is not int or type(found) is not bytes:
+            raise RunError(
+                f"after row {self._last} comes one with the position {position!r:.40} and the hash "
+                f"{found!r:.40}, which no trail has: the table events is not the one Esper made"
+            )
         if position < self._last + 1:
             self._say(f"row {position} stands before the first")
         elif position > self._last + 1:
@@ -41,14 +51,20 @@ class Check:
                 "written there, or does not follow the one before it"
             )
         self._before, self._last = found, position
-        self._noted_is_met |= self._noted == (position, found)
+        self._noted_is_met |= self._noted is not None and self._noted[:2] == (position, found)
 
     def flaws(self) -> list[str]:
         """What is wrong, in words, after the last row; the first few one by one, then a count."""
         last, sealed, noted = self._last, self._sealed, self._noted
+        for head in dict.fromkeys((sealed, noted)):
+            if head is not None and not head.has_seal_of(self._chain):
+                self._say(
+                    f"the end noted with row {head.num_rows} does not have the seal of who wrote "
+                    "the trail: somebody else put it there"
+                )
         if last < sealed.num_rows:
             self._say(f"{_missing(last + 1, sealed.num_rows)}: the end was cut off")
-        elif (last, self._before) != sealed:
+        elif (last, self._before) != sealed[:2]:
             self._say(f"it ends with row {last}, not as it was sealed, with row {sealed.num_rows}")
         if noted is None and sealed.num_rows:
             self._say("the file that notes where it ends is missing")

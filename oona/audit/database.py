@@ -11,16 +11,24 @@ from typing import Final
 from leyline import RunError
 from oona.audit import schema
 from oona.audit.chain import GENESIS, Chain
+from oona.audit.head import Head
 
 _APPLICATION_ID: Final = 0x45535041
 """Says in the file's header whose database it is."""
-_BUSY_TIMEOUT_S: Final = 5.0
+_READ_TIMEOUT_S: Final = 5.0
+_WRITE_TIMEOUT_S: Final = 1.0
+"""A collector that is told to stop has two seconds; it tries again by itself."""
 _NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+_HELD: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class NothingWrittenError(RunError):
     """A trail whose writer has not come to its tables yet, or was killed before."""
+
+
+class PassingError(RunError):
+    """A trail that cannot be written now but may be later: a lock, or a disk without room."""
 
 
 @contextmanager
@@ -30,15 +38,18 @@ def database_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        advice = ""
-        if code in _NO_ROOM:
+        kind, advice = RunError, ""
+        if code in _HELD:
+            kind, advice = PassingError, "; another process holds it: nothing was written"
+        elif code in _NO_ROOM:
+            kind = PassingError
             advice = "; nothing of this batch was kept: free some space on that disk, or mend it"
         elif code in _DAMAGE:
             advice = (
                 "; it is left as it is: `esper verify` tells more. Move it and its .head away to "
                 "have it written anew from what the outbox and the server still hold"
             )
-        raise RunError(f"{path} cannot be used: {error}{advice}") from error
+        raise kind(f"{path} cannot be used: {error}{advice}") from error
 
 
 def open_writable(path: Path, chain: Chain) -> sqlite3.Connection:
@@ -50,7 +61,7 @@ def open_writable(path: Path, chain: Chain) -> sqlite3.Connection:
     """
     with database_errors(path):
         connection = sqlite3.connect(
-            path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            path, timeout=_WRITE_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
             if _is_blank(connection):
@@ -88,7 +99,7 @@ def _read_only(path: Path, options: str, chain: Chain | None) -> sqlite3.Connect
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?{options}",
         uri=True,
-        timeout=_BUSY_TIMEOUT_S,
+        timeout=_READ_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,
     )
@@ -115,8 +126,8 @@ def _make(connection: sqlite3.Connection, chain: Chain) -> None:
     tables = schema.statements(integer="INTEGER", text="TEXT", binary="BLOB", strict=" STRICT")
     for statement in tables:
         connection.execute(statement)
-    values = (schema.FORMAT, GENESIS, chain.key_check)
-    connection.execute("INSERT INTO trail VALUES (1, ?, 0, ?, ?)", values)
+    values = (schema.FORMAT, *Head.sealed(chain, 0, GENESIS), chain.key_check)
+    connection.execute("INSERT INTO trail VALUES (1, ?, ?, ?, ?, ?)", values)
     connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
     connection.execute("COMMIT")
 
@@ -124,7 +135,13 @@ def _make(connection: sqlite3.Connection, chain: Chain) -> None:
 def _refuse_others(connection: sqlite3.Connection, path: Path, chain: Chain | None) -> None:
     if _number(connection, "application_id") != _APPLICATION_ID:
         raise RunError(f"{path} is a database of something else and is left as it is; move it away")
-    found, key_check = connection.execute("SELECT format, key_check FROM trail").fetchone()
+    row = connection.execute("SELECT format, key_check FROM trail").fetchone()
+    if row is None:
+        raise RunError(
+            f"{path} cannot be used: its table trail is empty, which Esper never leaves it; it is "
+            "left as it is. Move it and its .head away to have the trail written anew"
+        )
+    found, key_check = row
     if found != schema.FORMAT:
         raise RunError(
             f"{path} has format {found}, this version of Esper knows {schema.FORMAT}; it is left "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, LiteralString, Self
 
 import leyline
 from leyline import BusError, ConfigError, RunError
@@ -39,7 +39,7 @@ SELECT run_id, sequence FROM events
 JOIN unnest(%s::text[], %s::bigint[]) AS asked (run_id, sequence) USING (run_id, sequence)"""
 _COPY: Final = f"COPY events ({schema.ROW}) FROM STDIN (FORMAT BINARY)"
 _TYPES: Final = ("int8", "text", "int8", "int8", "text", "text", *["int8"] * 4, "bytea", "bytea")
-_SEAL: Final = "UPDATE trail SET num_rows = %s, last_hash = %s"
+_SEAL: Final = "UPDATE trail SET num_rows = %s, last_hash = %s, seal = %s"
 
 
 class PostgresStore:
@@ -119,14 +119,20 @@ class PostgresStore:
 
         Raises:
             BusError: the server refused or went away; nothing was committed.
+            RunError: the end of the chain is not the one that was written; nothing was committed.
         """
         found = [row_of(envelope) for envelope in envelopes]
         rows = {(row.run_id, row.sequence): row for row in found if row is not None}
         with self._operations.timed("audit append"):
             async with self._transaction() as connection:
                 # The row lock has writers take turns: the chain has one end.
-                cursor = await connection.execute(f"{schema.HEAD} FOR UPDATE")
-                head = Head(*(await cursor.fetchone() or ()))
+                head = await self._head(connection, lock=" FOR UPDATE")
+                if not head.has_seal_of(self._chain):
+                    raise RunError(
+                        f"{redact(self._url)}: row {head.num_rows}, its end, does not have the "
+                        "seal of who wrote the trail; nothing was committed: `esper verify` tells "
+                        "more"
+                    )
                 asked = [[key[0] for key in rows], [key[1] for key in rows]]
                 known = set(await (await connection.execute(_KNOWN, asked)).fetchall())
                 new = [row for key, row in rows.items() if key not in known]
@@ -140,7 +146,7 @@ class PostgresStore:
         async with self._transaction() as connection:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             await connection.execute("SET LOCAL statement_timeout = 0")
-            sealed = await _head(connection)
+            sealed = await self._head(connection)
             check = Check(self._chain, sealed, sealed)
             async with connection.cursor(name="rows") as cursor:
                 cursor.itersize = _PAGE_ROWS
@@ -152,7 +158,7 @@ class PostgresStore:
     async def head(self) -> Head:
         """How many rows there are, and the hash of the last."""
         async with self._transaction() as connection:
-            return await _head(connection)
+            return await self._head(connection)
 
     async def select(self, query: Query) -> AsyncIterator[leyline.Envelope]:
         """Yield the events that a query asks for, in order of time."""
@@ -171,14 +177,18 @@ class PostgresStore:
         await self._pool.close()
 
     async def _insert(self, connection: AsyncConnection[Any], head: Head, rows: list[Row]) -> None:
-        count, last_hash = head
+        count, last_hash, _ = head
         async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
             copy.set_types(_TYPES)
             for row in rows:
                 count += 1
                 last_hash = self._chain.link(last_hash, count, row)
                 await copy.write_row((count, *row, last_hash))
-        await connection.execute(_SEAL, (count, last_hash))
+        await connection.execute(_SEAL, Head.sealed(self._chain, count, last_hash))
+
+    async def _head(self, connection: AsyncConnection[Any], *, lock: LiteralString = "") -> Head:
+        found = await (await connection.execute(schema.HEAD + lock)).fetchone()
+        return Head.of_table(found, redact(self._url))
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
@@ -207,16 +217,14 @@ async def _make(connection: AsyncConnection[Any], url: str, chain: Chain) -> Non
         tables = schema.statements(integer="BIGINT", text="TEXT", binary="BYTEA", strict="")
         for statement in tables:
             await connection.execute(statement)
-        values = (schema.FORMAT, GENESIS, chain.key_check)
-        await connection.execute("INSERT INTO trail VALUES (1, %s, 0, %s, %s)", values)
+        values = (schema.FORMAT, *Head.sealed(chain, 0, GENESIS), chain.key_check)
+        await connection.execute("INSERT INTO trail VALUES (1, %s, %s, %s, %s, %s)", values)
     cursor = await connection.execute("SELECT format, key_check FROM trail")
-    found, key_check = await cursor.fetchone() or (0, b"")
+    found, key_check = await cursor.fetchone() or (None, b"")
     flaw = chain.key_flaw(key_check)
-    if found != schema.FORMAT:
+    if found is None:
+        flaw = "its table trail is empty, which Esper never leaves it"
+    elif found != schema.FORMAT:
         flaw = f"its tables have format {found}, this version of Esper knows {schema.FORMAT}"
     if flaw is not None:
         raise RunError(f"the audit trail in {redact(url)} cannot be used: {flaw}")
-
-
-async def _head(connection: AsyncConnection[Any]) -> Head:
-    return Head(*(await (await connection.execute(schema.HEAD)).fetchone() or ()))

@@ -44,6 +44,8 @@ def decoded(encoded: bytes, where: object) -> leyline.Envelope:
     Raises:
         RunError: it is damaged.
     """
+    if not isinstance(encoded, bytes):
+        raise RunError(f"a row of {where} is no event; see `esper verify`")
     try:
         envelope = leyline.decode(encoded)
     except leyline.ContractError as error:
@@ -61,7 +63,10 @@ def known_seeds(path: Path) -> list[str]:
     """
     find = "SELECT DISTINCT seeds FROM events WHERE kind = 'seed_report' ORDER BY seeds"
     with database_errors(path), closing(open_readable(path)) as connection:
-        return [name for (seeds,) in connection.execute(find) for name in seed_names(seeds)]
+        found = [seeds for (seeds,) in connection.execute(find)]
+    if any(not isinstance(seeds, str | None) for seeds in found):
+        raise RunError(f"a row of {path} has seeds that are no names; see `esper verify`")
+    return [name for seeds in found for name in seed_names(seeds)]
 
 
 def find_gaps(path: Path) -> list[Gap]:
@@ -74,7 +79,12 @@ def find_gaps(path: Path) -> list[Gap]:
         RunError: there is no trail at `path`, or it is damaged.
     """
     with database_errors(path), closing(open_readable(path)) as connection:
-        return [Gap(*found) for found in connection.execute(_GAPS)]
+        gaps = [Gap(*found) for found in connection.execute(_GAPS)]
+    if any(
+        (type(run_id), type(first), type(last)) != (str, int, int) for run_id, first, last in gaps
+    ):
+        raise RunError(f"a row of {path} has a sequence that is no number; see `esper verify`")
+    return gaps
 
 
 def verify_trail(path: Path, chain: Chain | None = None) -> list[str]:
@@ -99,7 +109,7 @@ def _flaws(path: Path, chain: Chain) -> list[str]:
         said = [found for (found,) in connection.execute("PRAGMA integrity_check(5)")]
         if said != ["ok"]:
             return [f"SQLite finds: {found}" for found in said]
-        check = Check(chain, Head(*connection.execute(schema.HEAD).fetchone()), noted)
+        check = Check(chain, Head.of_table(connection.execute(schema.HEAD).fetchone(), path), noted)
         for position, *columns, found in connection.execute(schema.ALL_ROWS):
             check.take(position, Row(*columns), found)
         return check.flaws()

@@ -6,11 +6,11 @@ from typing import Final
 
 from oona.audit.row import Row
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 COLUMNS: Final = ("position", *Row._fields, "hash")
 ROW: Final = ", ".join(COLUMNS)
 ALL_ROWS: Final = f"SELECT {ROW} FROM events ORDER BY position"  # noqa: S608 -- our own names
-HEAD: Final = "SELECT num_rows, last_hash FROM trail"
+HEAD: Final = "SELECT num_rows, last_hash, seal FROM trail"
 
 _EVENTS: Final = """
 CREATE TABLE events (
@@ -35,6 +35,7 @@ CREATE TABLE trail (
     format {integer} NOT NULL,
     num_rows {integer} NOT NULL,
     last_hash {bytes} NOT NULL,
+    seal {bytes} NOT NULL,
     key_check {bytes} NOT NULL
 ){strict}"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import unquote
 
 from leyline import ConfigError
 
@@ -27,8 +28,17 @@ def check_store(url: str) -> None:
 def redact(url: str) -> str:
     """The URL with *** for its password, safe to print."""
     start, scheme, rest = url.partition("://")
-    login, at, host = rest.rpartition("@")
-    if "password" in host.lower():  # libpq takes one among the options too
-        host = host.partition("?")[0] + "?..."
+    address, mark, options = rest.partition("?")
+    if "@" in options:
+        return f"{start}{scheme}..."  # a password may have been split at the wrong place
+    login, at, host = address.rpartition("@")
     user, colon, _ = login.partition(":")
-    return f"{start}{scheme}{user}{':***' if colon else ''}{at}{host}"
+    shown = "&".join(map(_shown, options.split("&")))  # libpq takes passwords there too
+    return f"{start}{scheme}{user}{':***' if colon else ''}{at}{host}{mark}{shown}"
+
+
+def _shown(option: str) -> str:
+    if "pass" not in unquote(option).lower():
+        return option
+    name, equals, _ = option.partition("=")
+    return f"{name}=***" if equals else "***"

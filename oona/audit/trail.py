@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
@@ -15,7 +16,7 @@ import leyline
 from leyline import RunError, RunLockedError
 from oona.audit import schema
 from oona.audit.chain import Chain
-from oona.audit.database import database_errors, open_writable
+from oona.audit.database import PassingError, database_errors, open_writable
 from oona.audit.head import Head, head_path, read_head, write_head
 from oona.audit.reader import verify_trail
 from oona.audit.row import Row, row_of
@@ -28,7 +29,8 @@ _INSERT: Final = (
     f"VALUES ({', '.join('?' * len(schema.COLUMNS))}) "
     "ON CONFLICT (run_id, sequence) DO NOTHING"
 )
-_SEAL: Final = "UPDATE trail SET num_rows = ?, last_hash = ?"
+_SEAL: Final = "UPDATE trail SET num_rows = ?, last_hash = ?, seal = ?"
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 class AuditTrail:
@@ -43,7 +45,7 @@ class AuditTrail:
         self._lock = threading.Lock()
         self._connection = open_writable(path, chain)
         try:
-            self._head = self._find_head()
+            self._head = self._noted = self._find_head()
         except BaseException:
             self._connection.close()
             raise
@@ -58,6 +60,7 @@ class AuditTrail:
 
         Raises:
             RunLockedError: another writer has it.
+            PassingError: another process holds the file, or its disk has no room.
             RunError: it cannot be used: damaged, foreign, of a newer format, chained with another
                 key, or no longer as it was left. It is never changed then.
             ConfigError: the key is too short.
@@ -74,10 +77,11 @@ class AuditTrail:
         """Append events, all or none of them; those that are there already are passed over.
 
         Returns:
-            How many are new.
+            How many are new, those that a call before could commit but not note included.
 
         Raises:
-            RunError: the disk or the file refused; the trail is as it was.
+            PassingError: another process holds the file, or its disk has no room.
+            RunError: the file refused; the trail is as it was.
         """
         found = [row_of(envelope) for envelope in envelopes]
         rows = [row for row in found if row is not None]
@@ -90,11 +94,12 @@ class AuditTrail:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-            num_new = head.num_rows - self._head.num_rows
             self._head = head
-            self.num_refused += len(found) - len(rows)
+            num_new = head.num_rows - self._noted.num_rows
             if num_new:
-                self._note_head()
+                self._note(head)
+            self._noted = head
+            self.num_refused += len(found) - len(rows)
         return num_new
 
     def verify(self) -> list[str]:
@@ -120,23 +125,23 @@ class AuditTrail:
 
     def _insert(self, rows: list[Row]) -> Head:
         """Insert what is new and seal it; the head that the trail then has."""
-        count, last_hash = self._head
+        count, last_hash, _ = self._head
         for row in rows:
             link = self._chain.link(last_hash, count + 1, row)
             if self._connection.execute(_INSERT, (count + 1, *row, link)).rowcount:
                 count, last_hash = count + 1, link
-        if count != self._head.num_rows:
-            self._connection.execute(_SEAL, (count, last_hash))
-        return Head(count, last_hash)
+        if count == self._head.num_rows:
+            return self._head
+        head = Head.sealed(self._chain, count, last_hash)
+        self._connection.execute(_SEAL, head)
+        return head
 
-    def _note_head(self) -> None:
+    def _note(self, head: Head) -> None:
+        path = head_path(self.path)
         try:
-            write_head(head_path(self.path), self._head)
+            write_head(path, head)
         except OSError as error:
-            raise RunError(
-                f"{head_path(self.path)} cannot be written: {error.strerror}; the events before "
-                "it are in the trail"
-            ) from error
+            raise _refused(error, path, "written", "; the events before it are kept") from error
 
     def _find_head(self) -> Head:
         """Where the trail ends; refuses one that no longer is as it was left.
@@ -145,11 +150,14 @@ class AuditTrail:
         """
         noted = read_head(head_path(self.path))
         with database_errors(self.path):
-            head = Head(*self._connection.execute(schema.HEAD).fetchone())
-            if noted is None and not head.num_rows:
-                write_head(head_path(self.path), head)
-            elif noted is None or not self._holds(noted):
+            found = self._connection.execute(schema.HEAD).fetchone()
+            head = Head.of_table(found, self.path)
+            is_sealed = all(h is None or h.has_seal_of(self._chain) for h in (head, noted))
+            if noted is None and not head.num_rows and is_sealed:
+                self._note(head)
+            elif noted is None or not is_sealed or not self._holds(noted):
                 there = "is missing" if noted is None else f"notes {noted.num_rows} rows"
+                there += "" if is_sealed else ", not both under the seal of its writer"
                 raise RunError(
                     f"{self.path} is no longer as it was left: it has {head.num_rows} rows, and "
                     f"{head_path(self.path).name} {there}. `esper verify` tells more; move both "
@@ -163,13 +171,19 @@ class AuditTrail:
         return not head.num_rows or (found is not None and found[0] == head.last_hash)
 
 
+def _refused(error: OSError, path: Path, what: str, more: str = "") -> RunError:
+    """The error in words; one that passes if all that is missing is room."""
+    kind = PassingError if error.errno in _NO_ROOM else RunError
+    return kind(f"{path} cannot be {what}: {error.strerror}{more}")
+
+
 def _lock(path: Path) -> io.FileIO:
     """Hold a trail against other writers until the file is closed or the process dies."""
     lock_path = path.with_suffix(".lock")
     try:
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise RunError(f"{lock_path} cannot be opened: {error.strerror}") from error
+        raise _refused(error, lock_path, "opened") from error
     file = io.FileIO(descriptor, "r+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from leyline import RunError
-from oona.servers.credentials import PASSWORD
+from oona.servers.credentials import PASSWORD, PASSWORD_FILE, USERNAME
 from oona.servers.log_file import open_log
 
 LOG_NAME: Final = "audit.log"
@@ -57,7 +57,6 @@ def start_child(run_dir: Path, url: str = "") -> Child:
         RunError: no process can be started.
     """
     log = run_dir / LOG_NAME
-    password = _password(url)
     try:
         with open_log(log) as output:
             process = subprocess.Popen(  # noqa: S603 -- ourselves
@@ -66,7 +65,7 @@ def start_child(run_dir: Path, url: str = "") -> Child:
                 stdin=subprocess.PIPE,  # its end is the run's end
                 stdout=output,
                 stderr=output,
-                env=os.environ | ({PASSWORD: password} if password else {}),
+                env=_environment(url),
                 start_new_session=True,
             )
     except OSError as error:
@@ -74,6 +73,11 @@ def start_child(run_dir: Path, url: str = "") -> Child:
     return Child(process, log)
 
 
-def _password(url: str) -> str:
+def _environment(url: str) -> dict[str, str]:
+    """The child's environment: of a URL with a password the login alone, as it is the run's."""
     parts = urlsplit(url)
-    return unquote(parts.password or "") or parse_qs(parts.query).get("password", [""])[0]
+    password = unquote(parts.password or "") or parse_qs(parts.query).get("password", [""])[0]
+    if not password:
+        return dict(os.environ)
+    kept = {name: os.environ[name] for name in os.environ if name not in (PASSWORD_FILE, USERNAME)}
+    return kept | {PASSWORD: password}

@@ -14,6 +14,8 @@ from typing import Final, TypeVar
 
 import leyline
 from oona.audit.store import Store
+from oona.collecting.patience import Patience, pause
+from oona.collecting.tally import Tally
 from oona.metrics.aggregates import Aggregates
 from oona.metrics.operations import Operations
 from oona.off_loop import off_loop
@@ -30,8 +32,6 @@ _WAIT_S: Final = 0.2
 _AFTERMATH_S: Final = 0.5
 """How long events are still expected after a run's end: the emergency lane overtakes others."""
 _CLAIM_INTERVAL_S: Final = 5.0
-_FIRST_PAUSE_S: Final = 0.25
-_LONGEST_PAUSE_S: Final = 5.0
 _CALL_TIMEOUT_S: Final = 10.0
 _OUTBOX_EVENTS: Final = 1000
 
@@ -72,9 +72,10 @@ class Collector:
         self._run_dir = run_dir
         self._is_live = is_live
         self._operations = operations
-        self._aggregates = aggregates
+        self._tally = None if aggregates is None else Tally(aggregates)
         self._clock = clock
         self._stopping = asyncio.Event()
+        self._patience = Patience(lambda: self._has_ended or not is_live(), self._stopping)
         self._seen = SequenceSet()
         self._started = self._ended = 0
         """Sequences of the last start and the last end of the run that were seen."""
@@ -87,7 +88,8 @@ class Collector:
         """Collect until the run is over and all of it is in the store, or until `stop`.
 
         Raises:
-            EsperError: the store refused a batch; nothing of it is acknowledged.
+            EsperError: the store refused a batch for good, or still did after the end or a stop;
+                nothing of it is acknowledged.
         """
         num_failures = 0
         while not self._stopping.is_set():
@@ -95,7 +97,7 @@ class Collector:
             try:
                 await self._follow()
                 num_failures = 0
-            except ServerError as error:  # a store's own errors end it
+            except ServerError as error:  # a store's own errors are not among them
                 num_failures += 1
                 self._note(str(error), aloud=is_live)
             if self._stopping.is_set() or self._is_complete:
@@ -103,7 +105,7 @@ class Collector:
             await self._drain_outbox()
             if not is_live or self._has_ended:
                 return
-            await self._pause(num_failures)
+            await pause(self._stopping, num_failures)
 
     @property
     def _has_ended(self) -> bool:
@@ -149,11 +151,10 @@ class Collector:
     async def _append(self, envelopes: Sequence[leyline.Envelope]) -> None:
         if not envelopes:
             return
-        num_new = await self._store.append(envelopes)
-        self.num_events += num_new
-        if self._aggregates is not None and num_new == len(envelopes):  # nothing is counted twice
-            for envelope in envelopes:
-                self._aggregates.run(envelope.run_id).apply(envelope.event)
+        append = partial(self._store.append, envelopes)
+        self.num_events += await self._patience.keep_trying(append)
+        if self._tally is not None:
+            self._tally.take(envelopes)
         if self._run_dir is None:
             return
         for envelope in envelopes:
@@ -186,12 +187,6 @@ class Collector:
         return await off_loop(
             operation, function, timeout_s=_CALL_TIMEOUT_S, operations=self._operations
         )
-
-    async def _pause(self, num_failures: int) -> None:
-        doubled_s = _FIRST_PAUSE_S * 2 ** min(num_failures, 10)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(doubled_s, _LONGEST_PAUSE_S)):
-                await self._stopping.wait()
 
     def _note(self, problem: str, *, aloud: bool = False) -> None:
         if aloud and problem != self.problem:

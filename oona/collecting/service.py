@@ -16,9 +16,11 @@ from typing import Final
 
 from leyline import RunLockedError
 from oona import run_file
+from oona.audit.database import PassingError
 from oona.audit.store import Store, open_store
 from oona.audit.store_url import redact
 from oona.collecting.collector import Collector
+from oona.collecting.patience import Patience
 from oona.metrics.aggregates import Aggregates
 from oona.metrics.operations import Operations
 from oona.servers import url as bus_url
@@ -57,7 +59,7 @@ def collect(
         How many events were new to the store.
 
     Raises:
-        EsperError: the store cannot be used or refused a batch, or the port is taken.
+        EsperError: the store cannot be used or refused a batch for good, or the port is taken.
     """
     aggregates = Aggregates()
     with ExitStack() as held:
@@ -72,7 +74,9 @@ async def _serve(
     target: Path | str, store_url: str, is_live: Callable[[], bool], aggregates: Aggregates
 ) -> int:
     operations = Operations()
-    store = await _open_when_free(store_url, operations)
+    # A database that refuses here is no passing matter: its URL or its login is wrong.
+    patience = Patience(lambda: not is_live(), asyncio.Event(), (PassingError,))
+    store = await patience.keep_trying(partial(_open_when_free, store_url, operations))
     collector = Collector(
         partial(open_group, target, store_url),
         store,

@@ -299,6 +299,7 @@ def test_short_runs_have_a_learning_rate(num_epochs):
     assert all(0 < factor <= 1 for factor in factors)
 
 
+@pytest.mark.slow
 def test_digits_need_neighbours():
     """The blind host stays under 75 % where the seeing host passes 90 %, on unseen digits."""
     accuracy = {}

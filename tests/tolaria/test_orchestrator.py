@@ -166,6 +166,7 @@ def test_the_same_run_gives_the_same_report(settings: dict[str, Any], tmp_path: 
     assert_same(*weights)
 
 
+@pytest.mark.slow
 def test_the_heuristic_grows_what_is_too_small_and_it_pays(tmp_path: Path) -> None:
     """On a task that one convolution of four channels cannot solve, a race is won, the winner is
     grafted, and the held-out loss ends below that of the host alone."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from leyline import ConfigError, RunError
 from oona.audit import AuditTrail, verify_trail
 from oona.audit.chain import Chain
+from oona.audit.head import Head, write_head
 from oona.audit.row import Row
 from oona.audit.schema import COLUMNS
 from tests.oona.audit.events import enveloped, seed_report, steps
@@ -143,13 +144,15 @@ def drop_end(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM events WHERE position > 6")
         (link,) = connection.execute("SELECT hash FROM events WHERE position = 6").fetchone()
-        connection.execute("UPDATE trail SET num_rows = 6, last_hash = ?", (link,))
+        seal = "UPDATE trail SET num_rows = ?, last_hash = ?, seal = ?"
+        connection.execute(seal, Head.sealed(PLAIN, 6, link))
 
 
 def drop_all(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM events")
-        connection.execute("UPDATE trail SET num_rows = 0, last_hash = ?", (bytes(32),))
+        seal = "UPDATE trail SET num_rows = ?, last_hash = ?, seal = ?"
+        connection.execute(seal, Head.sealed(PLAIN, 0, bytes(32)))
 
 
 @pytest.mark.parametrize("cut", [drop_end, drop_all])
@@ -197,8 +200,9 @@ def test_without_its_key_nobody_can_alter_a_row(tmp_path: Path) -> None:
         (before,) = connection.execute("SELECT hash FROM events WHERE position = 2").fetchone()
         forged = PLAIN.link(before, 3, Row(*row[1:-1]))
         connection.execute("UPDATE events SET hash = ? WHERE position = 3", (forged,))
-        connection.execute("UPDATE trail SET last_hash = ?", (forged,))
-    (path.with_suffix(".head")).write_text(f'{{"num_rows": 3, "last_hash": "{forged.hex()}"}}')
+        head = Head.sealed(PLAIN, 3, forged)
+        connection.execute("UPDATE trail SET num_rows = ?, last_hash = ?, seal = ?", head)
+    write_head(path.with_suffix(".head"), head)
     assert "row 3 (event 3" in verify_trail(path, KEYED)[0]
 
 

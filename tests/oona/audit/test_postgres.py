@@ -133,6 +133,33 @@ def test_what_was_tampered_with_is_found(postgres_url: str) -> None:
     asyncio.run(check())
 
 
+def test_without_its_key_nobody_can_seal_another_end(postgres_url: str) -> None:
+    """The last rows cut off and the head changed to fit: `verify` finds it, and nothing is written
+    after it; without a head there are words for that."""
+    cut = (
+        "DELETE FROM events WHERE position > 7",
+        "UPDATE trail SET (num_rows, last_hash) = "
+        "(SELECT position, hash FROM events WHERE position = 7)",
+    )
+
+    async def check() -> None:
+        post = await opened(postgres_url, b"k" * 32)
+        await post.append(steps(10))
+        assert await post.verify() == []
+        await asyncio.to_thread(change, postgres_url, *cut)
+        (flaw,) = await post.verify()
+        assert "row 7 does not have the seal" in flaw
+        with pytest.raises(RunError, match="does not have the seal"):
+            await post.append(steps(11))
+        await asyncio.to_thread(change, postgres_url, "DELETE FROM trail")
+        for look in (post.verify(), post.append(steps(11)), opened(postgres_url, b"k" * 32)):
+            with pytest.raises(RunError, match="table trail is empty"):
+                await look
+        await post.close()
+
+    asyncio.run(check())
+
+
 def test_other_keys_and_formats_are_refused(postgres_url: str) -> None:
     """By name, and without the password in the error."""
 
@@ -142,7 +169,7 @@ def test_other_keys_and_formats_are_refused(postgres_url: str) -> None:
             await opened(postgres_url, b"o" * 32)
         assert PASSWORD not in str(refused.value)
         await asyncio.to_thread(change, postgres_url, "UPDATE trail SET format = 9")
-        with pytest.raises(RunError, match="format 9, this version of Esper knows 1"):
+        with pytest.raises(RunError, match="format 9, this version of Esper knows 2"):
             await opened(postgres_url, b"k" * 32)
 
     asyncio.run(check())

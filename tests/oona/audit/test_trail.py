@@ -227,7 +227,7 @@ def foreign(path: Path) -> None:
 def newer(path: Path) -> None:
     AuditTrail.open(path).close()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE trail SET format = 2")
+        connection.execute("UPDATE trail SET format = 9")
 
 
 def garbage(path: Path) -> None:
@@ -246,7 +246,7 @@ def torn(path: Path) -> None:
     ("make", "words"),
     [
         (foreign, "a database of something else"),
-        (newer, "has format 2, this version of Esper knows 1"),
+        (newer, "has format 9, this version of Esper knows 2"),
         (garbage, "file is not a database; it is left as it is"),
         (torn, "malformed"),
     ],

@@ -105,10 +105,13 @@ def test_without_a_server_the_outbox_is_drained(tmp_path: Path, run_async: RunAs
 
 
 def test_nothing_is_acknowledged_before_it_is_committed(
-    oona_server: EmbeddedServer, tmp_path: Path, run_async: RunAsync
+    oona_server: EmbeddedServer,
+    tmp_path: Path,
+    run_async: RunAsync,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A store on a full disk: the error ends the collector, and the server still has it all for
-    the next one, whose store has room."""
+    """A store on a full disk: told to stop, the collector ends with the error, and the server still
+    has it all for the next one, whose store has room."""
     with Bus.open(tmp_path, "run", oona_server.url) as bus:
         num_events = offer_run(bus, 3000)
         assert bus.flush(5.0)
@@ -122,8 +125,12 @@ def test_nothing_is_acknowledged_before_it_is_committed(
             collector = Collector(
                 group, store, run_dir=None, is_live=lambda: True, operations=Operations()
             )
+            work = asyncio.create_task(collector.run(), name="collector")
             try:
-                await collector.run()
+                while "tried again" not in caplog.text:
+                    await asyncio.sleep(0.01)
+                collector.stop()
+                await work
             finally:
                 await store.close()
 

@@ -175,6 +175,34 @@ def test_the_child_logs_in_as_the_run_does(limited_server: EmbeddedServer, tmp_p
     assert not any(b"secret" in content for content in files)
 
 
+def test_of_a_login_in_the_url_the_environment_changes_nothing(
+    limited_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's URL has a password, so it leaves the environment's login out; so does the child,
+    whatever is set, and it reads from the server."""
+    (tmp_path / "here").symlink_to(limited_server.socket_path.parent)
+    (tmp_path / "other").write_text("wrong")
+    (tmp_path / "other").chmod(0o600)
+    url = f"unix://{tmp_path}/here/bus.sock?username=esper&pass%77ord=secret"
+    run_dir = tmp_path / "run"
+    for name, value in (("USERNAME", "other"), ("PASSWORD_FILE", str(tmp_path / "other"))):
+        monkeypatch.setenv(f"ESPER_REDIS_{name}", value)
+    monkeypatch.setenv("ESPER_REDIS_PASSWORD", "wrong too")
+    with Bus.open(run_dir, "run", url) as bus:
+        child = start_child(run_dir, url)
+        content = Path(f"/proc/{child.pid}/environ").read_bytes()
+        num_events = offer_run(bus, 30, ends=False)
+        assert bus.flush(5.0)
+        deadline = time.monotonic() + 20.0
+        while num_kept(run_dir) < num_events:
+            assert time.monotonic() < deadline
+            os.sched_yield()
+    assert child.wait(10.0) is None
+    assert (run_dir / "audit.log").read_text() == ""
+    names = {v.partition(b"=")[0] for v in content.split(b"\0") if v.startswith(b"ESPER_REDIS_")}
+    assert names == {b"ESPER_REDIS_PASSWORD"}
+
+
 def test_a_child_that_cannot_write_says_so(oona_server: EmbeddedServer, tmp_path: Path) -> None:
     """The reason is in its log, which `wait` names; the file in its way stays as it is."""
     (tmp_path / "audit.db").write_text("mine" * 100)

@@ -13,6 +13,7 @@ from oona.streams import entry
 from oona.streams.writer import NUM_ENTRIES, RedisTransport
 
 
+@pytest.mark.slow
 def test_a_full_server_gives_up_old_metrics(
     tmp_path: Path, oona_url: str, admin: redis.Redis
 ) -> None:

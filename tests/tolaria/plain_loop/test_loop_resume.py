@@ -108,6 +108,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return fresh(tmp_path_factory.mktemp("whole") / "run")
 
 
+@pytest.mark.slow
 def test_a_script_that_is_run_again_ends_in_the_same_bits(tmp_path: Path) -> None:
     """Stopped after its 2nd and 4th epoch (trials, ramps), each time the same script goes on:
     weights, moments, rates, random streams and decisions are those of an undisturbed run."""
@@ -272,6 +273,7 @@ def kill_often(folder: Path, num_chains: int) -> int:
     return num_kills
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_chains", "num_kills"), [(1, 2), pytest.param(5, 20, marks=pytest.mark.slow)]
 )

@@ -144,6 +144,7 @@ def test_a_journal_that_cannot_grow_is_told_once_and_of_every_outcome_it_should_
     assert [e.epoch for e in read(path) if isinstance(e, Decision)] == [1, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_boundary_that_failed_by_chance_fails_again_when_it_is_replayed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

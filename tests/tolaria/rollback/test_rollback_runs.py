@@ -199,6 +199,7 @@ def test_going_back_again_and_again_ends_in_the_same_state(new_loop: NewLoop) ->
     assert_same_state(copy_of_state(loop.optimizer), first[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_rollbacks", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_many_rollbacks_take_no_more_memory_than_one(num_rollbacks: int, new_loop: NewLoop) -> None:
     """With a seed grafted and lost every time, the flat buffers are those of the beginning."""
