@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from tolaria.commands.spec import TrainSpec, spec_of
 from tolaria.config import EsperConfig, resolve
 from tolaria.environment import warn_of_unknown
 from tolaria.settings_sources import ARGUMENT, DEFAULT
+from tolaria.show.output import Output
 
 
 class Setting(NamedTuple):
@@ -52,7 +52,7 @@ def show_config(
         content = {s.name: {"value": s.value, "from": s.origin} for s in settings}
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
-    Console(highlight=False).print(_table(settings))
+    Output().print(_table(settings))
 
 
 def _of_spec(

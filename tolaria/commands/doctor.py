@@ -7,12 +7,11 @@ import textwrap
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from oona.servers import url as bus_url
 from oona.servers.doctor import examine
 from oona.servers.embedded import EmbeddedServer
 from oona.servers.finding import Finding
+from tolaria.show.output import Output
 from tolaria.show.phrases import clean, counted
 
 _TOLD_COLUMN: Final = 20
@@ -21,7 +20,7 @@ _TOLD_COLUMN: Final = 20
 
 def examine_server(url: str | None) -> None:
     """Print what was found of a server, or of the embedded one; exit code 1 if one must mend."""
-    console = Console(highlight=False)
+    console = Output()
     if url is None or url == "embedded":
         with tempfile.TemporaryDirectory(prefix="esper-doctor-") as directory:
             server = EmbeddedServer(Path(directory) / "valkey.log")

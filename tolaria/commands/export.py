@@ -9,7 +9,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 import kasmina
@@ -18,6 +17,7 @@ from tolaria.commands.building import build
 from tolaria.commands.runs import newest_checkpoint, read_stored_spec
 from tolaria.disk.checkpoint import load
 from tolaria.disk.run import RunDirectory
+from tolaria.show.output import Output
 
 
 def export_run(path: Path, output: Path, *, seeds_only: bool = False) -> None:
@@ -41,7 +41,7 @@ def export_run(path: Path, output: Path, *, seeds_only: bool = False) -> None:
     checkpoint = newest_checkpoint(run)
     module, _, _ = build(stored.spec, stored.rng_seed)
     kasmina.load(module, checkpoint)
-    console = Console(highlight=False)
+    console = Output()
     partial = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
     try:
         if seeds_only:

@@ -7,10 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from leyline import ConfigError
 from tolaria.commands.starter.config_file import config_text
+from tolaria.show.output import Output
 
 CONFIG: Final = "esper.toml"
 SCRIPT: Final = "train.py"
@@ -34,7 +33,7 @@ def init(directory: Path) -> None:
     """
     script = resources.files("tolaria.commands.starter").joinpath(SCRIPT).read_text()
     _write(directory, {CONFIG: config_text(), SCRIPT: script})
-    console = Console(highlight=False)
+    console = Output()
     console.print(
         f"wrote {CONFIG} and {SCRIPT} in {directory}; next:", markup=False, soft_wrap=True
     )

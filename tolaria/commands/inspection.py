@@ -19,6 +19,7 @@ from tolaria.disk.usage import disk_use, disk_words
 from tolaria.show import report
 from tolaria.show.bus import dropped_words
 from tolaria.show.health import health_lines
+from tolaria.show.output import Output
 from tolaria.show.phrases import clean, counted, life_words
 from tolaria.show.sites import sites_lines
 from tolaria.show.summary import decisions_table, seeds_table, title
@@ -40,7 +41,7 @@ def inspect_run(path: Path, *, as_json: bool) -> None:
         }
         sys.stdout.write(json.dumps(msgspec.to_builtins(content), indent=2) + "\n")
         return
-    console = Console(highlight=False)
+    console = Output()
     console.print(title(view))
     if line := standing_line(run, view):
         console.print(line, markup=False, soft_wrap=True)
@@ -119,4 +120,4 @@ def write_report(path: Path) -> None:
     """Write the HTML report of a run again, from its journal."""
     run = RunDirectory.open(path, lock=False)
     report.write(read_view(run), run.report)
-    Console(highlight=False).print(f"report: {run.report}")
+    Output().print(f"report: {run.report}")

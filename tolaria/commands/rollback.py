@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from leyline import CheckpointError
 from tolaria.commands.history import read_view
 from tolaria.disk.checkpoint import order, verify
 from tolaria.disk.run import RunDirectory
 from tolaria.disk.store import CheckpointStore
+from tolaria.show.output import Output
 from tolaria.show.phrases import counted
 
 
@@ -39,7 +38,7 @@ def roll_back_run(path: Path, step: int) -> None:
             raise CheckpointError(f"{target} is damaged: {'; '.join(problems)}; choose another")
         epoch = store.manifest(target).occasion.epoch
         aside = store.undo_after(target)
-    console = Console(highlight=False)
+    console = Output()
 
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)

@@ -22,6 +22,7 @@ from tolaria.commands.spec import TrainSpec, divided, spec_of
 from tolaria.config import EsperConfig
 from tolaria.environment import warn_of_unknown
 from tolaria.lightning.callback import EsperCallback
+from tolaria.show.output import Output
 from tolaria.show.summary import summarise
 from tolaria.show.terminal import Terminal
 
@@ -32,7 +33,7 @@ def run_command(
     target: str | None, *, resume: bool, compare: bool, dry_run: bool, **options: Any
 ) -> None:
     """Run `esper train` with its options as they were given; None is "not given"."""
-    console = Console(highlight=False)
+    console = Output()
     stated, settings = divided(options)
     spec = spec_of(target, stated)
     warn_of_unknown(None, EsperConfig)

@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from oona.audit import verify_trail
 from oona.audit.store_url import SQLITE, check_store, redact
 from oona.metrics.operations import Operations
 from tolaria.disk.audit import audit
 from tolaria.disk.run import RunDirectory
+from tolaria.show.output import Output
 
 if TYPE_CHECKING:
     from oona.audit.head import Head
@@ -37,7 +36,7 @@ def verify_store(url: str) -> None:
     else:
         flaws, head = asyncio.run(_verify_database(url))
         ends = f", {head.num_rows:,} rows, the last with the hash {head.last_hash.hex()}"
-    console = Console(highlight=False)
+    console = Output()
     for flaw in flaws:
         console.print(f"bad: {name}: {flaw}", markup=False, soft_wrap=True)
     if flaws:
@@ -62,7 +61,7 @@ def verify_run(path: Path) -> None:
         RunError: there is no run at `path`.
     """
     run = RunDirectory.open(path, lock=False)
-    console = Console(highlight=False)
+    console = Output()
     num_sound = num_bad = 0
     for finding in audit(run):
         num_sound += not finding.problems

@@ -15,6 +15,7 @@ from tolaria.commands.history import read_view, standing, standing_line
 from tolaria.disk.run import RunDirectory
 from tolaria.show.bus import bus_line
 from tolaria.show.gaps import gap_words
+from tolaria.show.output import Output
 from tolaria.show.terminal import Terminal
 
 _SILENCE_NS: Final = 600_000_000_000
@@ -27,7 +28,7 @@ def watch_run(run: str) -> None:
     A server's runs are watched until all have ended, or been silent for ten minutes. Of a run that
     has ended, all that its bus still holds is shown again.
     """
-    console = Console(highlight=False)
+    console = Output()
     source: str | Path = run if "://" in run else Path(run)
     directory = _open(source) if isinstance(source, Path) else None
     if directory is not None:
