@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import io
-import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +17,7 @@ from oona.audit.database import PassingError, database_errors, open_writable
 from oona.audit.head import Head, head_path, read_head, write_head
 from oona.audit.reader import verify_trail
 from oona.audit.row import Row, row_of
+from oona.outbox.claim import Claim
 
 FILE_NAME: Final = "audit.db"
 """The trail in a run's directory; beside it lie audit.head, and audit.lock for its one writer."""
@@ -36,12 +34,12 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 class AuditTrail:
     """The writer of a trail; there is one at a time. Readers (`oona.audit.reader`) need none."""
 
-    def __init__(self, path: Path, chain: Chain, lock: io.FileIO):
+    def __init__(self, path: Path, chain: Chain, claim: Claim):
         self.path: Final = path
         self.num_refused = 0
         """Hostile events that no store can hold."""
         self._chain = chain
-        self._file_lock = lock
+        self._claim = claim
         self._lock = threading.Lock()
         self._connection = open_writable(path, chain)
         try:
@@ -66,11 +64,11 @@ class AuditTrail:
             ConfigError: the key is too short.
         """
         chain = Chain.from_environment() if chain is None else chain
-        lock = _lock(path)
+        claim = _claim(path)
         try:
-            return cls(path, chain, lock)
+            return cls(path, chain, claim)
         except BaseException:
-            lock.close()
+            claim.release()
             raise
 
     def append(self, envelopes: Iterable[leyline.Envelope]) -> int:
@@ -110,7 +108,7 @@ class AuditTrail:
         """Let go of the file; further calls do nothing."""
         with self._lock:
             self._connection.close()
-            self._file_lock.close()
+            self._claim.release()
 
     def __enter__(self) -> Self:
         return self
@@ -177,20 +175,15 @@ def _refused(error: OSError, path: Path, what: str, more: str = "") -> RunError:
     return kind(f"{path} cannot be {what}: {error.strerror}{more}")
 
 
-def _lock(path: Path) -> io.FileIO:
-    """Hold a trail against other writers until the file is closed or the process dies."""
+def _claim(path: Path) -> Claim:
+    """Hold a trail against other writers until it is released or the process dies."""
     lock_path = path.with_suffix(".lock")
+    claim = Claim(lock_path)
     try:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock_path.touch()
+        is_ours = claim.take()
     except OSError as error:
         raise _refused(error, lock_path, "opened") from error
-    file = io.FileIO(descriptor, "r+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise RunLockedError(f"{path} has a writer already; wait until it has ended") from error
-    except BaseException:
-        file.close()
-        raise
-    return file
+    if not is_ours:
+        raise RunLockedError(f"{path} has a writer already; wait until it has ended")
+    return claim

@@ -14,18 +14,17 @@ _NUM_BUCKETS: Final = (_LONGEST_NS.bit_length() - _SHIFT_BITS + 2) * _PARTS
 
 
 class Histogram:
-    """Counts durations in nanoseconds; two can be merged, and the memory is fixed (2.5 KB).
+    """Counts durations in nanoseconds; the memory is fixed (2.5 KB).
 
     One thread may record at a time: `Operations` holds a lock around it. A reader needs none; it
     may see a count that is one behind.
     """
 
-    __slots__ = ("_counts", "count", "longest_ns", "total_ns")
+    __slots__ = ("_counts", "count", "longest_ns")
 
     def __init__(self) -> None:
         self.count = 0
         """Durations recorded."""
-        self.total_ns = 0
         self.longest_ns = 0
         self._counts = [0] * _NUM_BUCKETS
 
@@ -39,17 +38,8 @@ class Histogram:
         else:
             self._counts[duration_ns] += 1
         self.count += 1
-        self.total_ns += duration_ns
         if duration_ns > self.longest_ns:
             self.longest_ns = duration_ns
-
-    def merge(self, other: Histogram) -> None:
-        """Add the counts of another histogram."""
-        for bucket, num in enumerate(other._counts):
-            self._counts[bucket] += num
-        self.count += other.count
-        self.total_ns += other.total_ns
-        self.longest_ns = max(self.longest_ns, other.longest_ns)
 
     def percentile_ns(self, q: float) -> float:
         """The q-th percentile (0 to 100) in ns, within 1/16 of the true one; NaN if empty."""

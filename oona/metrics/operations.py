@@ -62,6 +62,7 @@ class _Operation:
         self.memory_bytes: int | None = None
 
     def summary(self) -> OperationSummary:
+        """What became of them so far, as plain numbers."""
         histogram = self.histogram
         p50, p95, p99 = (histogram.percentile_ns(q) / 1e6 for q in (50, 95, 99))
         return OperationSummary(

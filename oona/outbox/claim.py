@@ -1,4 +1,4 @@
-"""The claim on an outbox: one sender at a time, of this process or of any other."""
+"""A claim on a file: one holder at a time, in this process or in any other."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 class Claim:
-    """The right to send what an outbox holds; the kernel takes it back when its holder dies.
+    """The right to send an outbox, or to write a trail; the kernel takes it back from the dead.
 
     Args:
-        path: the outbox's file; None for one in memory, which nobody else can see.
+        path: the file, which is there; None for what lies in memory, which nobody else can see.
     """
 
     def __init__(self, path: Path | None):
@@ -24,7 +24,7 @@ class Claim:
             os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(self)))
 
     def take(self) -> bool:
-        """Take it, or say that another sender has it; again is no harm.
+        """Take it, or say that another has it; again is no harm.
 
         Raises:
             OSError: the file cannot be opened.
@@ -41,7 +41,7 @@ class Claim:
         return True
 
     def release(self) -> None:
-        """Let the next sender have it."""
+        """Let the next one have it."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

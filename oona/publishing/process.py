@@ -92,10 +92,6 @@ class PublisherProcess:
             time.sleep(_POLL_INTERVAL_S)
         return self._outbox.is_drained()
 
-    def wake(self) -> None:
-        """Have it look at the outbox now."""
-        self._tell(FLUSH)
-
     def stop(self, timeout_s: float) -> None:
         """Stop it after the send that is under way; after `timeout_s` it is killed."""
         self._is_stopped = True

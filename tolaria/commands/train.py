@@ -90,6 +90,7 @@ def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compare
     callback.resume_run, callback.close_after_fit = point.run_dir is not None, False
 
     def keep_spec(event: Event) -> None:
+        """When the run begins: keep what it was asked for, and say where its numbers are."""
         if isinstance(event, RunStarted) and callback.run_dir is not None:
             store_spec(
                 callback.run_dir,

@@ -123,10 +123,13 @@ with AuditTrail.open(Path(sys.argv[1])) as trail:
 """
 
 
-def killed_while_appending(path: Path, spawn: Spawn, times: int) -> None:
-    """Kill writers, each after some batches; what was committed before stays, and is sound."""
-    last = 0
-    for number in range(times):
+@pytest.mark.parametrize("num_kills", [3, pytest.param(25, marks=pytest.mark.slow)])
+def test_kill_leaves_whole_batches_and_a_sound_chain(
+    tmp_path: Path, spawn: Spawn, num_kills: int
+) -> None:
+    """What `append` has returned from is there, whatever happens next; the next writer goes on."""
+    path, last = tmp_path / "audit.db", 0
+    for number in range(num_kills):
         child = spawn(KILLED, str(path), str(last + 1))
         assert child.stdout is not None
         for _ in range(1 + number % 7):
@@ -139,19 +142,6 @@ def killed_while_appending(path: Path, spawn: Spawn, times: int) -> None:
         assert len(kept) >= told
         assert len(kept) % 50 == 0
         last = len(kept)
-
-
-def test_kill_leaves_whole_batches_and_a_sound_chain(tmp_path: Path, spawn: Spawn) -> None:
-    """What `append` has returned from is there, whatever happens next; the next writer goes on."""
-    killed_while_appending(tmp_path / "audit.db", spawn, 3)
-
-
-@pytest.mark.slow
-def test_twenty_five_kills_leave_whole_batches_and_a_sound_chain(
-    tmp_path: Path, spawn: Spawn
-) -> None:
-    """The same at twenty-five moments."""
-    killed_while_appending(tmp_path / "audit.db", spawn, 25)
 
 
 FULL = """
