@@ -190,13 +190,14 @@ def test_of_a_login_in_the_url_the_environment_changes_nothing(
     monkeypatch.setenv("ESPER_REDIS_PASSWORD", "wrong too")
     with Bus.open(run_dir, "run", url) as bus:
         child = start_child(run_dir, url)
-        content = Path(f"/proc/{child.pid}/environ").read_bytes()
         num_events = offer_run(bus, 30, ends=False)
         assert bus.flush(5.0)
         deadline = time.monotonic() + 20.0
         while num_kept(run_dir) < num_events:
             assert time.monotonic() < deadline
             os.sched_yield()
+        # Only now has it surely begun: just after its start the file may still be empty.
+        content = Path(f"/proc/{child.pid}/environ").read_bytes()
     assert child.wait(10.0) is None
     assert (run_dir / "audit.log").read_text() == ""
     names = {v.partition(b"=")[0] for v in content.split(b"\0") if v.startswith(b"ESPER_REDIS_")}
