@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import oona
 from oona.outbox import file as outbox_file
 from tests.oona.test_bus import EPOCH, NOWHERE, STEP, assert_exact, fault
@@ -70,6 +72,7 @@ def test_a_signal_handler_may_offer_during_an_offer(tmp_path: Path) -> None:
         assert "Fault" not in statistics.dropped_by_type
 
 
+@pytest.mark.slow
 def test_an_interrupted_offer_leaves_the_bus_whole(tmp_path: Path) -> None:
     """Ctrl-C at any moment of an offer neither locks the bus nor spoils its ledger or its ids."""
 

@@ -104,7 +104,11 @@ def _state(model: nn.Module, optimizer: Optimizer, esper: Orchestrator) -> list[
     ]
 
 
-@pytest.mark.parametrize("kind", [MemoryError, KeyboardInterrupt], ids=lambda k: k.__name__)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(MemoryError, marks=pytest.mark.slow), KeyboardInterrupt],
+    ids=lambda kind: kind.__name__,
+)
 def test_an_exception_at_any_reading_of_the_clock_leaves_all_or_nothing(
     kind: type[BaseException], tmp_path: Path
 ) -> None:

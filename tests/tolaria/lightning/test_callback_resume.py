@@ -91,7 +91,9 @@ def test_lightnings_checkpoint_goes_on_bit_identical(tmp_path: Path, build: Any)
             id="ConvNet-adamw-StepLR",
             marks=pytest.mark.slow,
         ),
-        pytest.param(partial(SizedByTrainer, "sgd"), id="estimated-stepping-batches"),
+        pytest.param(
+            partial(SizedByTrainer, "sgd"), id="estimated-stepping-batches", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_espers_checkpoint_goes_on_bit_identical(tmp_path: Path, build: Any) -> None:

@@ -342,7 +342,7 @@ def test_seeds_changed_between_fits_are_refused(tmp_path: Path) -> None:
 # --- several runs --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["hold", "heuristic"])
+@pytest.mark.parametrize("policy", [pytest.param("hold", marks=pytest.mark.slow), "heuristic"])
 def test_two_runs_live_in_one_process(tmp_path: Path, policy: str) -> None:
     """A run inside another one's epoch leaves it as it is."""
     plain = fit(MLP, [esper(tmp_path / "plain", policy=policy)])

@@ -38,6 +38,17 @@ def _make(model: nn.Module) -> Optimizer:
     return torch.optim.SGD([*groups, rest], lr=0.05, momentum=0.9)
 
 
+def _cases() -> list[Any]:
+    """Every scheduler, born at every time; those that are least alike are in the fast tier."""
+    fast = ("LambdaLR", "OneCycleLR", "ReduceLROnPlateau", "SequentialLR", "nested")
+    return [
+        pytest.param(kind, born, marks=() if is_fast else pytest.mark.slow)
+        for kind in SCHEDULERS
+        for born in ("before attach", "after attach", "after the graft")
+        for is_fast in [kind in fast and born != "after attach"]
+    ]
+
+
 def _host_rates(optimizer: Optimizer) -> list[float]:
     return [float(group["lr"]) for group in optimizer.param_groups if SEED_KEY not in group]
 
@@ -56,11 +67,7 @@ def _undisturbed(kind: str, first_step: int) -> list[list[float]]:
     return rates
 
 
-@pytest.mark.parametrize(
-    "born",
-    ["before attach", pytest.param("after attach", marks=pytest.mark.slow), "after the graft"],
-)
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize(("kind", "born"), _cases())
 def test_every_scheduler_of_torch_lives_through_a_graft_and_a_removal(
     kind: str, born: str, tmp_path: Path
 ) -> None:

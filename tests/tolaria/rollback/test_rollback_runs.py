@@ -53,7 +53,10 @@ def grown(new_loop: NewLoop, num_epochs: int, kind: str = "adamw", **settings: A
     return loop
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw", "adamw-scaler"])
+@pytest.mark.parametrize(
+    "kind",
+    [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sgd", "adamw")), "adamw-scaler"],
+)
 def test_after_a_rollback_the_run_is_its_twin_that_never_went_wrong(
     kind: str, new_loop: NewLoop, tmp_path: Path
 ) -> None:
@@ -224,7 +227,7 @@ def test_many_rollbacks_take_no_more_memory_than_one(num_rollbacks: int, new_loo
     assert len(sides) <= 3
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+@pytest.mark.parametrize("kind", ["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_a_guarded_step_is_undone_and_its_batch_skipped(
     kind: str, new_loop: NewLoop, tmp_path: Path
 ) -> None:
@@ -288,7 +291,7 @@ def test_a_gradient_that_breaks_the_weights_is_found_at_the_boundary_at_the_late
     assert "1 epoch, 3 steps lost" in faults(events)[0].action
 
 
-@pytest.mark.parametrize("guard_every_step", [False, True])
+@pytest.mark.parametrize("guard_every_step", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("trigger", ["validation", "spike", "gradient", "memory", "request"])
 def test_every_trigger_takes_the_unsettled_seed_out(
     trigger: str, guard_every_step: bool, new_loop: NewLoop
