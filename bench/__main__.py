@@ -18,6 +18,7 @@ from bench import (
     checkpoint,
     chunks,
     codec,
+    decide,
     dormant,
     guard,
     offer,
@@ -25,12 +26,15 @@ from bench import (
     race,
     rates,
     rollback,
+    search,
     seeds,
+    work,
 )
 from bench.pairs import show
 
 BENCHES = {
     "boundary": boundary,
+    "decide": decide,
     "callback": callback,
     "seeds": seeds,
     "bookkeeping": bookkeeping,
@@ -38,6 +42,8 @@ BENCHES = {
     "dormant": dormant,
     "guard": guard,
     "race": race,
+    "search": search,
+    "work": work,
     "rates": rates,
     "checkpoint": checkpoint,
     "rollback": rollback,

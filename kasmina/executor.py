@@ -20,6 +20,7 @@ from kasmina.sites.site import Site
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import AttachedSeed, attached_seeds, every_seed, seed_at_its_site
 from kasmina.trials.counterfactual import counterfactual_gains
+from kasmina.trials.flops import FlopLedger
 from kasmina.trials.nursery import Nursery
 from kasmina.trials.race import RaceRules
 from kasmina.trials.task import Task
@@ -226,19 +227,27 @@ class Executor:
                 )
         return flops
 
+    def host_gain(self) -> dict[str, float]:
+        """What the host itself gained in the race since the last boundary, by packet field."""
+        report = self.nursery.race_report
+        if report is None:
+            return {}
+        return {"host_gain": report.host_gain, "host_gain_error": report.host_gain_error}
+
     def trial_faults(self) -> dict[str, str]:
         """Faults of the last race's candidates, by seed."""
         seeds = self.table.in_stage(Stage.TRAINING)
         faults = ((seed, self.nursery.trial_fault(seed)) for seed in seeds)
         return {seed: fault for seed, fault in faults if fault is not None}
 
-    def measure_counterfactuals(self, task: Task, held_out: Sequence[Any]) -> list[str]:
-        """Measure every seed in EVALUATING; returns their names."""
-        seeds = self.table.in_stage(Stage.EVALUATING)
+    def measure_counterfactuals(self, task: Task, held_out: Sequence[Any]) -> int:
+        """Measure every seed in EVALUATING; returns the FLOPs spent."""
+        seeds, ledger = self.table.in_stage(Stage.EVALUATING), FlopLedger()
         if seeds and held_out:
-            for seed, (gain, error) in counterfactual_gains(task, seeds, held_out).items():
+            gains = counterfactual_gains(task, seeds, held_out, ledger)
+            for seed, (gain, error) in gains.items():
                 self.table.put(seed, counterfactual_gain=gain, counterfactual_error=error)
-        return seeds
+        return ledger.total
 
     def after_step(self, loss: float | None = None) -> dict[str, str]:
         """Move the alpha of every grafting seed on by one step.

@@ -18,6 +18,8 @@ from leyline.errors import ExportError as ExportError
 from leyline.errors import LifecycleError as LifecycleError
 from leyline.errors import NonFiniteError as NonFiniteError
 from leyline.errors import OwnerError as OwnerError
+from leyline.errors import PolicyError as PolicyError
+from leyline.errors import RiskError as RiskError
 from leyline.errors import RollbackError as RollbackError
 from leyline.errors import RunError as RunError
 from leyline.errors import RunLockedError as RunLockedError
@@ -63,6 +65,8 @@ from leyline.messages.telemetry import Fault as Fault
 from leyline.messages.telemetry import LatencyAlert as LatencyAlert
 from leyline.messages.telemetry import LearningRates as LearningRates
 from leyline.messages.telemetry import LifecycleMetrics as LifecycleMetrics
+from leyline.messages.telemetry import RiskChanged as RiskChanged
 from leyline.messages.telemetry import RunEnded as RunEnded
 from leyline.messages.telemetry import RunStarted as RunStarted
 from leyline.messages.telemetry import StepMetrics as StepMetrics
+from leyline.risk import RiskLevel as RiskLevel

@@ -43,6 +43,10 @@ class BlueprintError(EsperError, ValueError):
     """A blueprint that is unknown, does not fit a site, or breaks its promise at birth."""
 
 
+class PolicyError(EsperError, ValueError):
+    """A policy that cannot be built or kept, or that answers with what is no decision."""
+
+
 class TrialError(EsperError, ValueError):
     """A trial that cannot be run on this model, with the reason."""
 
@@ -65,6 +69,10 @@ class CheckpointError(RunError):
 
 class NonFiniteError(EsperError, ValueError):
     """A loss that is NaN or infinite and that no seed can be blamed for."""
+
+
+class RiskError(EsperError, ValueError):
+    """A run that has been ended because its risk is critical; its checkpoint is there to go on."""
 
 
 class RollbackError(EsperError, ValueError):

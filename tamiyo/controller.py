@@ -14,7 +14,7 @@ from leyline import Decision, Schema, StatePacket, limits
 from tamiyo.policy import Policy
 from tamiyo.state import State
 
-_MAX_ASKS: Final = 3
+_MAX_ASKS: Final = 10
 
 
 class Controller:
@@ -63,6 +63,9 @@ class Controller:
             start_s, work_start_s = self._clock_s(), self._work_clock_s()
             decision = self._policy.decide(state)
             took_ms = (self._clock_s() - start_s) * 1e3
+            if isinstance(decision, Decision) and decision.late:  # asked apart, it gave no answer
+                self._policy.load_state_dict(before)
+                return self._late(packet, decision.cause)
             if took_ms <= self._deadline_ms:
                 return decision
             self._policy.load_state_dict(before)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from itertools import accumulate
+from random import Random
 from typing import NamedTuple
 
 from leyline import Candidate, Stage
-from tamiyo.state import State
+from tamiyo.state import Place, State
 
 
 class Planting(NamedTuple):
@@ -20,48 +21,93 @@ class Planting(NamedTuple):
     blueprint: str
 
 
-def choose_plantings(state: State, *, at_most: int, race: int) -> list[Planting]:
-    """What fits the parameters left and is under no embargo, one entry for each chunk of a site.
+class Openings:
+    """Every place that a candidate which fits the parameters left could have, counted, not listed.
 
-    Where there are too many to try at once, an even stride that is shifted from race to race tries
-    them in turn; a site of ten thousand chunks is never listed whole.
+    A site of ten thousand chunks is never listed whole.
+
+    Args:
+        resting: pairs of site and blueprint that sit this race out.
+    """
+
+    def __init__(self, state: State, resting: Container[tuple[str, str]] = frozenset()):
+        self._state = state
+        self._embargoed = _embargoed(state)
+        affordable = [c for c in state.schema.candidates if c.parameters <= state.budget_left]
+        self.num_too_large = len(state.schema.candidates) - len(affordable)
+        """Candidates that the budget does not allow."""
+        present = [c for c in affordable if (c.site, c.blueprint) not in resting]
+        self.num_resting = len(affordable) - len(present)
+        """Candidates that sit this race out."""
+        self._fitting = [
+            candidate
+            for candidate in present
+            if not (self._chunks(candidate) == 1 and _place(candidate, 0) in self._embargoed)
+        ]
+        self.num_embargoed = len(present) - len(self._fitting)
+        """Candidates whose only place is under embargo."""
+        self._ends = list(accumulate(map(self._chunks, self._fitting)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def planting(self, number: int, taken: set[str]) -> Planting | None:
+        """What would be planted at one of them; None if that place is under embargo.
+
+        Args:
+            number: which, from 0.
+            taken: seeds that are planted already; this one is added.
+        """
+        index = bisect_right(self._ends, number)
+        candidate = self._fitting[index]
+        chunk = number - (self._ends[index - 1] if index else 0)
+        if _place(candidate, chunk) in self._embargoed:
+            return None
+        seed = self._state.free_place(candidate.site, taken, chunk, self._chunks(candidate))
+        taken.add(seed)
+        return Planting(seed, candidate.site, candidate.blueprint)
+
+    def _chunks(self, candidate: Candidate) -> int:
+        return self._state.num_chunks[candidate.site]
+
+
+def choose_plantings(openings: Openings, *, at_most: int, race: int) -> list[Planting]:
+    """All openings, or where there are too many to try at once some of them, in turn.
+
+    Those are an even stride that is shifted from race to race.
 
     Args:
         race: number of the race, from 1.
     """
-    num_chunks = {site.name: site.num_chunks for site in state.schema.sites}
-    embargoed = _embargoed(state, num_chunks)
-    fitting = [
-        candidate
-        for candidate in state.schema.candidates
-        if candidate.parameters <= state.budget_left
-        and not (num_chunks[candidate.site] == 1 and _key(candidate, 0) in embargoed)
-    ]
-    ends = list(accumulate(num_chunks[candidate.site] for candidate in fitting))
-    total = ends[-1] if ends else 0
+    total = len(openings)
     picks: Sequence[int] = range(total)
     if total > at_most:
         shift = (race - 1) % math.ceil(total / at_most)
         picks = [i * total // at_most + shift for i in range(at_most)]
-    chosen: list[Planting] = []
     taken: set[str] = set()
-    for pick in picks:
-        index = bisect_right(ends, pick)
-        candidate, chunk = fitting[index], pick - (ends[index - 1] if index else 0)
-        if _key(candidate, chunk) not in embargoed:
-            seed = state.free_place(candidate.site, taken, chunk, num_chunks[candidate.site])
-            taken.add(seed)
-            chosen.append(Planting(seed, candidate.site, candidate.blueprint))
-    return chosen
+    found = [openings.planting(pick, taken) for pick in picks]
+    return [planting for planting in found if planting is not None]
 
 
-def _embargoed(state: State, num_chunks: Mapping[str, int]) -> set[tuple[str, str, int]]:
+def draw_planting(openings: Openings, draw: Random) -> Planting | None:
+    """One opening at random, each as likely as the others; None if there is none."""
+    closed: set[int] = set()
+    while len(closed) < len(openings):
+        number = draw.randrange(len(openings))
+        planting = openings.planting(number, set())
+        if planting is not None:
+            return planting
+        closed.add(number)
+    return None
+
+
+def _embargoed(state: State) -> set[Place]:
     return {
-        (row.site, row.blueprint, int(row.seed.rpartition("/")[2]) % num_chunks[row.site])
+        state.place_of(row)
         for row in state.rows
         if row.stage in (Stage.CULLED, Stage.ROLLED_BACK) and row.embargo_epochs_left > 0
     }
 
 
-def _key(candidate: Candidate, chunk: int) -> tuple[str, str, int]:
-    return candidate.site, candidate.blueprint, chunk
+def _place(candidate: Candidate, chunk: int) -> Place:
+    return candidate.site, chunk, candidate.blueprint

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
+from msgspec import Meta
+
+from tamiyo.early import EarlyRules
+from tamiyo.resting import RestingRules
 from tamiyo.settling import SettlingRules
+from tamiyo.timing import Amount, Positive, Share, TimingRules
 
 
-@dataclass(frozen=True)
-class HeuristicRules:
+@dataclass(frozen=True, kw_only=True)
+class HeuristicRules(SettlingRules, TimingRules, EarlyRules, RestingRules):
     """The thresholds of the heuristic policy. Gains are in the unit of the user's loss."""
 
-    warmup_fraction: float = 0.1
-    """Share of the run before the first race."""
-    window_fraction: float = 0.6
-    """Share of the run within which the winner of the last race must be grafted."""
-    max_candidates: int = 32
+    max_candidates: Positive = 32
     """Candidates in one race."""
-    false_graft_rate: float = 0.01
+    max_grafts_per_race: Positive = 1
+    """Candidates of one race that are grafted at most, each at a site of its own."""
+    false_graft_rate: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.01
     """Chance that a race without any useful candidate grafts one (Bonferroni over candidates)."""
-    first_gain_share: float = 0.15
+    first_gain_share: Share = 0.15
     """Share of the first graft's gain that every later one must exceed."""
-    min_gain: float = 1e-3
+    host_gain_share: Amount = 0.0
+    """Share of what the host itself gained in as many steps that a candidate must exceed; 0: none.
+    """
+    min_gain: Amount = 1e-3
     """Gain below which nothing is grafted."""
-    rent_per_host: float = 0.005
+    rent_per_host: Amount = 0.005
     """Gain that a candidate as large as the whole host must bring at least."""
-    max_misses: int = 2
+    cost_power: Amount = 0.0
+    """How much the work of a step counts: a gain is divided by (1 + step cost) to this power; 0:
+    not at all."""
+    max_misses: Positive = 2
     """Races in a row without a winner after which growth stops."""
-    settling: SettlingRules = field(default_factory=SettlingRules)

@@ -5,56 +5,67 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leyline import Advance, Command, Cull, Stage
+from tamiyo.removals import Removals
 from tamiyo.state import SeedRow, State
+from tamiyo.timing import Amount, Count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SettlingRules:
     """How a grafted seed is judged."""
 
     veto: bool = True
     """Whether the counterfactual may cull."""
-    veto_errors: float = 2.0
+    veto_errors: Amount = 2.0
     """A seed is culled if its counterfactual gain is at most this many standard errors."""
-    embargo_epochs: int = 15
-    """How long the place and blueprint of a seed that was taken out stay empty."""
+    embargo_epochs: Count = 15
+    """How long the place and blueprint of a seed that was taken out stay empty, the first time."""
 
 
-def settle(state: State, rules: SettlingRules) -> list[Command]:
-    """Move every grafted seed on by one stage where it is due."""
-    commands = [_next(row, rules) for row in state.rows if row.epochs_in_stage >= 1]
+def settle(state: State, rules: SettlingRules, removals: Removals | None = None) -> list[Command]:
+    """Move every grafted seed on by one stage where it is due.
+
+    Args:
+        removals: what was taken out before, which makes an embargo longer; None: nothing counts.
+    """
+    known = removals if removals is not None else Removals()
+    commands = [_next(state, row, rules, known) for row in state.rows if row.epochs_in_stage >= 1]
     return [command for command in commands if command is not None]
 
 
-def _next(row: SeedRow, rules: SettlingRules) -> Command | None:
+def _next(state: State, row: SeedRow, rules: SettlingRules, removals: Removals) -> Command | None:
     if row.stage is Stage.GRAFTING and row.error_count:
         # Too early for a cull: the executor rolls it back.
-        cause = f"its graft failed at alpha {row.alpha:.3g}"
-        return Cull(seed=row.seed, cause=cause, embargo_epochs=rules.embargo_epochs)
+        return _cull(state, row, rules, removals, f"its graft failed at alpha {row.alpha:.3g}")
     if row.stage is Stage.GRAFTING and row.alpha == 1.0:
         return _advance(row, Stage.STABILIZATION, "alpha has reached 1")
     if row.stage is Stage.STABILIZATION:
         return _advance(row, Stage.EVALUATING, "the host has settled around it for an epoch")
     if row.stage is Stage.EVALUATING:
-        return _verdict(row, rules)
+        return _verdict(state, row, rules, removals)
     if row.stage is Stage.FINE_TUNING:
         return _advance(row, Stage.FOSSILIZED, "it has trained on with the host for an epoch")
     return None
 
 
-def _verdict(row: SeedRow, rules: SettlingRules) -> Command | None:
+def _verdict(
+    state: State, row: SeedRow, rules: SettlingRules, removals: Removals
+) -> Command | None:
     gain, error = row.counterfactual_gain, row.counterfactual_error
     if gain is None or error is None:
         return None  # kept, unproven: a missing measurement moves nothing
     measured = f"counterfactual gain {gain:.4f} +- {error:.4f}"
     if rules.veto and gain <= rules.veto_errors * error:
         cause = f"{measured} is not above {rules.veto_errors:g} standard errors: without it the "
-        return Cull(
-            seed=row.seed,
-            cause=cause + "held-out loss is no worse",
-            embargo_epochs=rules.embargo_epochs,
-        )
+        return _cull(state, row, rules, removals, cause + "held-out loss is no worse")
     return _advance(row, Stage.FINE_TUNING, measured)
+
+
+def _cull(state: State, row: SeedRow, rules: SettlingRules, removals: Removals, cause: str) -> Cull:
+    epochs = removals.embargo_epochs(state, row, rules.embargo_epochs)
+    if epochs > rules.embargo_epochs:
+        cause += f"; taken out of this place before, so its embargo is {epochs:,} epochs"
+    return Cull(seed=row.seed, cause=cause, embargo_epochs=epochs)
 
 
 def _advance(row: SeedRow, to: Stage, cause: str) -> Advance:

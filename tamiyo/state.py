@@ -6,9 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import compress
+from typing import Any, Final
 
-from leyline import COLUMN_FORMATS, Schema, Stage, StatePacket
+from leyline import COLUMN_FORMATS, Candidate, Schema, Stage, StatePacket
+
+Place = tuple[str, int, str]
+"""A site, the chunk of it, and the blueprint that is or was there."""
+_COLUMNS: Final = tuple(name for name in COLUMN_FORMATS if name != "metrics")
+assert not Stage.DORMANT, "what is dormant is passed over as what is 0"
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,10 @@ class State:
     @cached_property
     def rows(self) -> tuple[SeedRow, ...]:
         """Every seed that is not dormant, in row order."""
-        columns = {n: self.packet.column(n).tolist() for n in COLUMN_FORMATS if n != "metrics"}
-        stages = columns["stage"]
-        active = [row for row, stage in enumerate(stages) if stage != Stage.DORMANT]
-        return tuple(self._row(row, columns) for row in active)
+        columns = {name: self.packet.column(name) for name in _COLUMNS}
+        stages = columns["stage"].tolist()
+        # Thousands may be dormant: none of them is looked at by name.
+        return tuple(self._row(row, columns) for row in compress(range(len(stages)), stages))
 
     def in_stage(self, stage: Stage) -> list[SeedRow]:
         """The seeds in one stage, in row order."""
@@ -77,7 +83,22 @@ class State:
     def _occupied(self) -> frozenset[str]:
         return frozenset(row.seed for row in self.rows)
 
-    def _row(self, row: int, columns: Mapping[str, list[Any]]) -> SeedRow:
+    @cached_property
+    def num_chunks(self) -> Mapping[str, int]:
+        """Equal parts of every site, by its name."""
+        return {site.name: site.num_chunks for site in self.schema.sites}
+
+    def place_of(self, row: SeedRow) -> Place:
+        """Where a seed is, and as what."""
+        number = int(row.seed.rpartition("/")[2])
+        return row.site, number % self.num_chunks[row.site], row.blueprint
+
+    @cached_property
+    def candidates(self) -> Mapping[tuple[str, str], Candidate]:
+        """What may be planted, by site and blueprint."""
+        return {(each.site, each.blueprint): each for each in self.schema.candidates}
+
+    def _row(self, row: int, columns: Mapping[str, memoryview]) -> SeedRow:
         def measured(name: str) -> float | None:
             value = cells[name]
             return None if math.isnan(value) else value

@@ -12,6 +12,7 @@ import msgspec
 from leyline import Advance, Command, Score, Stage
 from tamiyo.rules import HeuristicRules
 from tamiyo.state import SeedRow, State
+from tamiyo.timing import grafts_left
 
 
 class Verdict(NamedTuple):
@@ -19,14 +20,22 @@ class Verdict(NamedTuple):
 
     commands: list[Command]
     scores: tuple[Score, ...]
-    winner: Score | None
+    winners: tuple[Score, ...]
+    """The best first."""
+    failed: tuple[str, ...]
+    """Seeds whose trial failed."""
     cause: str
+
+    @property
+    def winner(self) -> Score | None:
+        """The best of those that are grafted; None if none is."""
+        return self.winners[0] if self.winners else None
 
 
 def judge(
     state: State, finished: Sequence[SeedRow], rules: HeuristicRules, first_gain: float
 ) -> Verdict:
-    """Graft the best candidate if one passes, and cancel the others.
+    """Graft the best candidates that pass, and cancel the others.
 
     Args:
         finished: the race's candidates, at least one.
@@ -36,37 +45,39 @@ def judge(
     # Bonferroni: the more candidates, the more the best of them has by chance alone.
     sure = NormalDist().inv_cdf(1.0 - rules.false_graft_rate / len(finished))
     asked = max(rules.min_gain, rules.first_gain_share * first_gain)
-
-    def rent(parameters: int) -> float:
-        return rules.rent_per_host * parameters / max(1, state.packet.host_parameters)
-
-    scores, flaws = [], {}
-    for row in finished:
-        threshold = math.nan
-        if row.trial_error is not None:
-            threshold = max(sure * row.trial_error, rent(row.parameters), asked)
-        scores.append(_score(row, threshold))
-        flaws[row.seed] = _flaw(state, row, farthest)
+    if not math.isnan(state.packet.host_gain):
+        asked = max(asked, rules.host_gain_share * state.packet.host_gain)
+    scores = [_score(state, row, rules, sure, asked) for row in finished]
+    flaws = {row.seed: _flaw(state, row, farthest) for row in finished}
     able = [score for score in scores if not flaws[score.seed]]
-    winner = max(
-        (score for score in able if score.gain > score.threshold),
-        key=lambda score: score.gain - rent(score.parameters),
-        default=None,
-    )
-    if winner is not None:
-        place = scores.index(winner)
-        winner = scores[place] = msgspec.structs.replace(winner, chosen=True)
-        outdone = any(score.gain > winner.gain for score in able)
-        rule = ", once rent for parameters is taken off," if outdone else ""
-        won = f"won the race of {len(scores)}{rule} with {_gain(winner)}"
-        cause = f"{winner.blueprint} at {winner.site} {won} {_needed(winner)}"
+    winners = _winners(state, able, rules)
+    if winners:
+        outdone = any(score.gain > winners[0].gain for score in able)
+        cause = "; ".join(_won(winner, len(scores), outdone) for winner in winners)
     else:
         cause = f"no graft: {_miss(state, able, len(scores))}"
+    chosen = {winner.seed: winner for winner in winners}
+    scores = [chosen.get(score.seed, score) for score in scores]
     commands = [_command(score, flaws[score.seed], len(scores)) for score in scores]
-    return Verdict(commands, tuple(scores), winner, cause)
+    failed = tuple(row.seed for row in finished if row.error_count)
+    return Verdict(commands, tuple(scores), winners, failed, cause)
 
 
-def _score(row: SeedRow, threshold: float) -> Score:
+def _score(state: State, row: SeedRow, rules: HeuristicRules, sure: float, asked: float) -> Score:
+    """One candidate with what it must exceed and what it is worth.
+
+    Args:
+        sure: standard errors that the gain must exceed.
+        asked: gain that every candidate must exceed.
+    """
+    candidate = state.candidates.get((row.site, row.blueprint))
+    step_cost = candidate.step_cost if candidate is not None else 0.0
+    rent = rules.rent_per_host * row.parameters / max(1, state.packet.host_parameters)
+    threshold, value = math.nan, math.nan
+    if row.trial_error is not None:
+        threshold = max(sure * row.trial_error, rent, asked)
+    if row.trial_gain is not None:
+        value = (row.trial_gain - rent) / (1.0 + step_cost) ** rules.cost_power
     return Score(
         seed=row.seed,
         site=row.site,
@@ -77,7 +88,27 @@ def _score(row: SeedRow, threshold: float) -> Score:
         threshold=threshold,
         steps=row.trial_steps,
         chosen=False,
+        flops=candidate.flops if candidate is not None else 0,
+        step_cost=step_cost,
+        value=value,
     )
+
+
+def _winners(state: State, able: Sequence[Score], rules: HeuristicRules) -> tuple[Score, ...]:
+    """The most valuable that pass, each at a site of its own, within budget and cap together."""
+    passing = [score for score in able if score.gain > score.threshold]
+    passing.sort(key=lambda score: -score.value)  # stable: of equals the first row
+    at_most, places = rules.max_grafts_per_race, grafts_left(state, rules)
+    if places is not None:
+        at_most = min(at_most, places)
+    left, sites = state.budget_left, set[str]()
+    winners: list[Score] = []
+    for score in passing:
+        if len(winners) < at_most and score.site not in sites and score.parameters <= left:
+            winners.append(msgspec.structs.replace(score, chosen=True))
+            sites.add(score.site)
+            left -= score.parameters
+    return tuple(winners)
 
 
 def _flaw(state: State, row: SeedRow, farthest: int) -> str:
@@ -99,6 +130,12 @@ def _command(score: Score, flaw: str, num_finished: int) -> Command:
         return Advance(seed=score.seed, to=int(Stage.GRAFTING), cause=cause)
     cause = f"lost the race: {flaw}" if flaw else f"lost the race with {_gain(score)}"
     return Advance(seed=score.seed, to=int(Stage.CANCELLED), cause=cause)
+
+
+def _won(winner: Score, num_finished: int, outdone: bool) -> str:
+    rule = ", once rent for its costs is taken off," if outdone else ""
+    won = f"won the race of {num_finished}{rule} with {_gain(winner)}"
+    return f"{winner.blueprint} at {winner.site} {won} {_needed(winner)}"
 
 
 def _miss(state: State, able: Sequence[Score], num_finished: int) -> str:

@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from leyline import ConfigError
+from tamiyo import policy_catalogue
 from tolaria.settings_sources import field_first, gather, plain
 
-POLICIES: Final = ("heuristic", "schedule", "hold")
 PUBLISHERS: Final = ("thread", "process")
 RATE_RULES: Final = ("constant", "variance_transfer")
 _MONITOR_MODES: Final = ("auto", "min", "max")
@@ -24,12 +24,14 @@ _AT_LEAST_ONE: Final = (
     "ramp_epochs",
     "boundary_every_steps",
     "trial_keep",
+    "trial_batch_pieces",
     "max_candidates",
     "max_kept_batches",
     "max_kept_size_bytes",
     "keep_checkpoints",
     "max_checkpoints_size_bytes",
     "memory_limit_bytes",
+    "max_rollbacks",
     "telemetry_bytes_per_s",
 )
 
@@ -47,7 +49,10 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     monitor_mode: str = "auto"
     """"min" if less of it is better, "max" if more is; "auto" tells by its name."""
     policy: str = "heuristic"
-    """"heuristic" grows by races of trials, "schedule" as `schedule` says, "hold" never."""
+    """"heuristic" grows by races of trials, "schedule" as `schedule` says, "random" by chance, as
+    a control, "hold" never; or a policy of your own, by its name."""
+    policy_options: dict[str, Any] = {}
+    """Options of that policy, by name; they are in docs/policies.md."""
     schedule: tuple[tuple[int, str, str], ...] = ()
     """(epoch, site name, blueprint name): plant at the boundary that ends that 1-based epoch. What
     no epoch is left for is named in a warning at the start."""
@@ -104,10 +109,13 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Options of that strategy, by name; they are in kasmina/grafting/<strategy>.py."""
     adaptive_grafting: bool = True
     """Feature flag; False: "adaptive" grafting is linear."""
-    trial_steps: tuple[int, ...] = (50, 200)
+    trial_steps: tuple[int, ...] = (50, 100, 200)
     """Steps a candidate is trained for in all, at the end of each rung of a race."""
-    trial_keep: int = 4
-    """Candidates that go on to the next rung."""
+    trial_keep: int = 8
+    """Candidates that go on after the first rung; half as many after each later one."""
+    trial_batch_pieces: int = 2
+    """Pieces of eight rows or more that a training batch is cut into for trials, a step for each:
+    so a race costs half as much and chooses no worse."""
     max_candidates: int = 32
     """Candidates in one race."""
     trial_learning_rate: float | None = None
@@ -139,6 +147,9 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     memory_limit_bytes: int | None = None
     """Memory in use, of the GPUs or else of the process, above which a graft that has still to
     settle is rolled back at the next boundary; None: no limit."""
+    max_rollbacks: int | None = None
+    """Rollbacks within ten boundaries at which the run ends, with a checkpoint to go on from; None:
+    it never ends for rollbacks of grafts."""
     checkpoint: bool = True
     """Whether a checkpoint is committed after every boundary."""
     async_checkpoints: bool = True
@@ -157,13 +168,13 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         """Check what types alone cannot say."""
-        _require(self.policy in POLICIES, "policy", self.policy, f"one of {', '.join(POLICIES)}")
         _require(
             self.monitor_mode in _MONITOR_MODES,
             "monitor_mode",
             self.monitor_mode,
             f"one of {', '.join(_MONITOR_MODES)}",
         )
+        self._check_policy()
         self._check_telemetry()
         _require(
             not (self.schedule and self.policy != "schedule"),
@@ -215,6 +226,16 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             self.schedule,
             "entries whose epoch is 1 or later",
         )
+
+    def _check_policy(self) -> None:
+        kinds = policy_catalogue.by_name
+        if self.policy in kinds:
+            kind = kinds[self.policy]
+        else:  # imported here, because it brings torch, for which `--help` must not wait
+            from tolaria.growth.policies import policy_kind
+
+            kind = policy_kind(self.policy)
+        kind.rules_of(self.policy_options, {})
 
     def _check_telemetry(self) -> None:
         audited = not self.audit or self.telemetry != "off"

@@ -187,7 +187,7 @@ class Orchestrator:
         """Decide as the run that is being resumed did where its state alone does not tell."""
         self.controller.hold_at(frozenset(replay.late))
         self.boundary.replay(replay.undone)
-        self.watch.memory.replay(frozenset(replay.short_of_memory), replay.last_epoch)
+        self.watch.replay(replay)
 
     @property
     def run_dir(self) -> Path:
@@ -224,7 +224,7 @@ class Orchestrator:
             so many steps are full; else None.
 
         Raises:
-            NonFiniteError: the loss is not finite and no seed can be blamed for it.
+            NonFiniteError, RiskError: a bad loss that no seed explains; a critical boundary.
             ConfigError, SiteError: the loss is not one number, or at the first step, a setting
                 names a site that there is not.
             OwnerError: another thread owns the run; nothing was changed.

@@ -1,4 +1,4 @@
-"""Cost: parameters and forward FLOPs of a blueprint, counted before anything is built."""
+"""Cost: parameters, FLOPs and work of a blueprint, counted before anything is built."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kasmina.guard import attempt, describe
 from kasmina.rng import isolated_rng
 from kasmina.settings import kept_settings
 from kasmina.sites.shape import SiteShape
+from kasmina.work import count_work
 from leyline import BlueprintError
 
 
@@ -25,6 +26,9 @@ class Cost:
     """Forward FLOPs per example, of matrix products, convolutions and attention, as
     torch.utils.flop_counter counts them (a multiplication and an addition are two). 0 if the
     forward fails: the proof at germination says why."""
+    work: int
+    """That of a forward pass over the whole batch of the shape, as `count_work` has it; 0 as
+    above."""
 
 
 @kept_settings()
@@ -40,18 +44,18 @@ def cost_of(name: str, factory: Callable[[SiteShape], nn.Module], shape: SiteSha
         BlueprintError: the factory fails.
     """
     module = attempt(lambda: _built(factory, shape, "meta"))
-    flops = 0 if isinstance(module, Exception) else _flops(module, shape, "meta")
+    counts = module if isinstance(module, Exception) else _counts(module, shape, "meta")
     # Some initialisers and some forwards need real tensors.
-    if isinstance(module, Exception) or isinstance(flops, Exception):
+    if isinstance(module, Exception) or isinstance(counts, Exception):
         module = attempt(lambda: _built(factory, shape, "cpu"))
         if isinstance(module, Exception):
             raise BlueprintError(
                 f"blueprint {name!r} cannot be built for a site of shape {tuple(shape)}: "
                 f"{describe(module)}; mend its factory, or let accepts= refuse this shape"
             ) from module
-        flops = _flops(module, shape, "cpu")
+        counts = _counts(module, shape, "cpu")
     num_parameters = sum(parameter.numel() for parameter in module.parameters())
-    return Cost(num_parameters, 0 if isinstance(flops, Exception) else flops)
+    return Cost(num_parameters, *((0, 0) if isinstance(counts, Exception) else counts))
 
 
 def _built(factory: Callable[[SiteShape], nn.Module], shape: SiteShape, device: str) -> nn.Module:
@@ -59,16 +63,18 @@ def _built(factory: Callable[[SiteShape], nn.Module], shape: SiteShape, device: 
         return factory(shape)
 
 
-def _flops(module: nn.Module, shape: SiteShape, device: str) -> int | Exception:
-    """FLOPs of one forward pass over one example, or why there was none."""
-    sizes = list(shape)
-    sizes[shape.batch_axis] = 1
+def _counts(module: nn.Module, shape: SiteShape, device: str) -> tuple[int, int] | Exception:
+    """FLOPs of a forward pass over one example and the work of one over all; or why neither."""
+    one = list(shape)
+    one[shape.batch_axis] = 1
 
-    def run() -> int:
-        """One counted pass."""
-        x = torch.zeros(sizes, device=device)
-        with isolated_rng(0), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            module.eval()(x)
-        return int(counter.get_total_flops())
+    def run() -> tuple[int, int]:
+        """Two counted passes."""
+        x, batch = torch.zeros(one, device=device), torch.zeros(tuple(shape), device=device)
+        with isolated_rng(0), torch.no_grad():
+            module.eval()
+            with FlopCounterMode(display=False) as counter:
+                module(x)
+            return int(counter.get_total_flops()), count_work(lambda: module(batch))
 
     return attempt(run)

@@ -22,6 +22,8 @@ class Grounds:
         self._blueprints: list[str] = list(catalogue.by_name)
         self._costs: dict[tuple[str, str], Cost] = {}
         self._raced: frozenset[str] | None = None
+        self.host_work = 0
+        """Of a pass of the host as `count_work` has it, to compare costs with; 0: not known."""
 
     def restrict(self, blueprints: Sequence[str]) -> None:
         """Let none but these blueprints race; an empty list lets all. Schedules may use any.
@@ -72,6 +74,7 @@ class Grounds:
                 blueprint=blueprint,
                 parameters=cost.num_parameters,
                 flops=cost.num_flops,
+                step_cost=cost.work / self.host_work if self.host_work else 0.0,
             )
             for (site, blueprint), cost in self._costs.items()
             if self._raced is None or blueprint in self._raced

@@ -21,6 +21,7 @@ from kasmina.sites.tap import tapped
 from kasmina.sites.twins import twins
 from kasmina.slots.slot import SLOT, refusal
 from kasmina.trials.task import copy_module
+from kasmina.work import count_work
 
 _CONTAINERS: Final = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
@@ -34,6 +35,8 @@ class Survey:
     """Every submodule that was looked at and is no site, with the reason."""
     example: tuple[Any, ...] | None = None
     """Positional arguments of the model's own forward in the dry run, if it was called so."""
+    host_work: int = 0
+    """Of a pass of the model, as `count_work` has it."""
 
 
 def survey(model: nn.Module, example: tuple[Any, ...]) -> Survey:
@@ -85,6 +88,9 @@ def survey_copy(model: nn.Module, run: Callable[[nn.Module], Any]) -> Survey:
             tap = watch.tap(mode)
             with isolated_rng(0), torch.set_grad_enabled(grad), tapped(watch.modules, tap):
                 run(model)
+        model.train()  # in eval mode a transformer may be a single kernel, which hides its work
+        with isolated_rng(0), torch.enable_grad():
+            found.host_work = count_work(lambda: run(model))
         seen = watch.sightings
         _refuse_twins(model, seen, found)
         _refuse_unfit(model, candidates, seen, found)

@@ -15,7 +15,7 @@ from kasmina.rng import derive_rng_seed, isolated_rng
 from kasmina.sites.site import Site
 from kasmina.slots.birth import build_seed
 from kasmina.slots.grafted_seed import GraftedSeed
-from kasmina.trials.race import RaceRules, cut, run_race
+from kasmina.trials.race import RaceRules, cut, cut_for_training, run_race
 from kasmina.trials.race_report import RaceReport
 from kasmina.trials.shadow import Shadow
 from kasmina.trials.task import Task
@@ -37,7 +37,7 @@ class Nursery:
         self._unbuilt: dict[str, str] = {}
         self._retired: list[Trial] = []
         self.race_report: RaceReport | None = None
-        """What the last race cost, and which of its work was shared."""
+        """What the last race cost, and which of its work was shared; None once it is cleared."""
 
     def birth_rng_seed(self, seed: str, blueprint: str, epoch: int) -> int:
         """The RNG seed that a seed germinated at this epoch is built from."""
@@ -102,9 +102,10 @@ class Nursery:
             trial = Trial(seed, site.name, blueprint, module, optimizer, rng_seed)
             self._trials[seed] = trial
         pieces = cut(shadow, held_out)
+        steps = cut_for_training(shadow, train_batches, rules)
         trials = list(self._trials.values())
         with nothing_compiled():
-            report = attempt(lambda: run_race(shadow, trials, train_batches, pieces, recipe, rules))
+            report = attempt(lambda: run_race(shadow, trials, steps, pieces, recipe, rules))
         if isinstance(report, TrialError):
             raise report
         if isinstance(report, Exception):
@@ -129,3 +130,4 @@ class Nursery:
     def clear(self) -> None:
         """Let go of every trial's weights: for many trials that takes milliseconds."""
         self._trials, self._unbuilt, self._retired = {}, {}, []
+        self.race_report = None

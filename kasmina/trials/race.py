@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from kasmina.guard import attempt
 from kasmina.rng import isolated_rng
-from kasmina.trials.batches import joined, pieces
+from kasmina.trials.batches import joined, pieces, tensors_in
+from kasmina.trials.control import control_gain
 from kasmina.trials.flops import FlopLedger
 from kasmina.trials.race_report import RaceReport
 from kasmina.trials.shadow import HELD_OUT_RNG_SEED, Shadow, paired_gain
@@ -21,16 +23,21 @@ from kasmina.trials.trial import OptimizerRecipe, Trial
 
 HELD_OUT_PIECES = 32
 """Pieces that held-out batches are cut into, at least: pairs for the standard error."""
+_FEWEST_ROWS = 8
+"""Rows that a piece of a training batch has at least: fewer make a step of noise alone."""
 
 
 @dataclass(frozen=True)
 class RaceRules:
     """How far candidates are trained, and how many go on. Budgeted in steps, never in seconds."""
 
-    rung_steps: tuple[int, ...] = (50, 200)
+    rung_steps: tuple[int, ...] = (50, 100, 200)
     """Steps each candidate has been trained for in all, at the end of each rung."""
-    keep: int = 4
-    """Candidates that go on to the next rung, at most."""
+    keep: int = 8
+    """Candidates that go on after the first rung, at most; half as many after each later one."""
+    batch_pieces: int = 2
+    """Pieces that a training batch is cut into, a step for each: what ranks candidates is the
+    number of steps rather than that of rows, and rows are what a step costs."""
     clear_errors: float = 4.0
     """Standard errors of the paired difference by which a clear winner leads; infinite: never."""
     clear_share: float = 0.5
@@ -40,20 +47,30 @@ class RaceRules:
 
 
 def cut(shadow: Shadow, held_out: Sequence[Any]) -> list[Any]:
-    """Held-out batches as at least HELD_OUT_PIECES pieces, where cutting leaves the loss alone.
+    """Held-out batches as at least HELD_OUT_PIECES pieces, where cutting leaves the loss alone."""
+    return _cut(shadow, held_out, math.ceil(HELD_OUT_PIECES / max(1, len(held_out))))
+
+
+def cut_for_training(shadow: Shadow, batches: Sequence[Any], rules: RaceRules) -> list[Any]:
+    """Training batches in pieces of eight rows or more, where cutting leaves the loss alone."""
+    sizes = [t.shape[0] for batch in batches for t in tensors_in(batch) if t.ndim]
+    return _cut(shadow, batches, min(rules.batch_pieces, min(sizes, default=0) // _FEWEST_ROWS))
+
+
+def _cut(shadow: Shadow, batches: Sequence[Any], each: int) -> list[Any]:
+    """Batches in that many pieces each, or whole.
 
     A loss that looks across the rows of a batch (contrastive, graphs) or at something that was
     not cut with them (a list beside the tensors) is another loss on a piece; such batches stay
     whole. Tried on the first batch.
     """
-    each = math.ceil(HELD_OUT_PIECES / max(1, len(held_out)))
-    if each == 1 or not held_out:
-        return list(held_out)
-    first = pieces(held_out[0], each)
-    agrees = attempt(lambda: _loss_agrees(shadow, held_out[0], first))
+    if each <= 1 or not batches:
+        return list(batches)
+    first = pieces(batches[0], each)
+    agrees = attempt(lambda: _loss_agrees(shadow, batches[0], first))
     if agrees is not True:
-        return list(held_out)
-    return [piece for batch in held_out for piece in pieces(batch, each)]
+        return list(batches)
+    return [piece for batch in batches for piece in pieces(batch, each)]
 
 
 def _loss_agrees(shadow: Shadow, batch: Any, cut_up: Sequence[Any]) -> bool:
@@ -80,7 +97,8 @@ def run_race(
     host, up to rounding.
 
     Args:
-        train_batches: batches of live steps; trial step i takes the i-th, round and round.
+        train_batches: pieces of batches of live steps, as `cut_for_training` gives them; trial
+            step i takes the i-th, round and round.
         held_out: pieces of held-out batches, as `cut` gives them.
         recipe: what the trials' optimizers were built by.
 
@@ -99,7 +117,12 @@ def run_race(
         sharing.measure(racing, before)
         racing = [trial for trial in racing if trial.fault is None]
         if rung < len(rules.rung_steps) - 1:
-            racing = _going_on(racing, rules)
+            racing = _going_on(racing, max(1, rules.keep >> rung), rules)
+    num_steps = max((trial.steps for trial in racing), default=0)
+    control = partial(control_gain, shadow, train_batches, held_out, before, recipe)
+    measured = attempt(lambda: control(num_steps, ledger))
+    if num_steps and not isinstance(measured, Exception):
+        report.host_gain, report.host_gain_error = measured
     report.flops = ledger.total
     return report
 
@@ -109,10 +132,10 @@ def _losses(shadow: Shadow, held_out: Sequence[Any]) -> Tensor:
         return shadow.held_out_losses(held_out)
 
 
-def _going_on(trials: Sequence[Trial], rules: RaceRules) -> list[Trial]:
+def _going_on(trials: Sequence[Trial], keep: int, rules: RaceRules) -> list[Trial]:
     """The best, without those that the leader has clearly beaten."""
     # Ties keep the order of the catalogue, so the same run always picks the same.
-    best = sorted(trials, key=lambda trial: -trial.gain)[: rules.keep]
+    best = sorted(trials, key=lambda trial: -trial.gain)[:keep]
     return [trial for trial in best if not _is_clearly_beaten(trial, best[0], rules)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -11,6 +12,10 @@ class RaceReport:
 
     flops: int = 0
     """FLOPs spent: proofs, recordings, training and held-out passes."""
+    host_gain: float = math.nan
+    """Held-out loss that the host saved in as many steps without a seed."""
+    host_gain_error: float = math.nan
+    """Standard error of that."""
     num_whole_steps: int = 0
     """Steps through the whole host."""
     num_replayed_steps: int = 0

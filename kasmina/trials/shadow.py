@@ -32,11 +32,23 @@ class Shadow:
     def __init__(self, task: Task):
         self._task = task
         self.model = task.copy()
+        self._trained = [name for name, p in self.model.named_parameters() if p.requires_grad]
         self.model.requires_grad_(False)
         for module in self.model.modules():
             if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
                 module.dropout = 0.0  # noise of their own, which no dropout module makes
         self._buffers = {n: b.detach().clone() for n, b in self.model.named_buffers()}
+
+    def thaw(self) -> list[nn.Parameter]:
+        """Let those parameters of the copy train that do in the live model; it is no shadow more.
+
+        Returns:
+            These parameters.
+        """
+        trained = [self.model.get_parameter(name) for name in self._trained]
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        return trained
 
     def loss(self, batch: Any) -> Tensor:
         """The task's loss on one batch, 0-dim, with the graph of what is trained on the shadow."""

@@ -9,7 +9,7 @@ import msgspec
 
 from leyline.limits import NAME_LENGTH
 
-VERSION: Final = 2
+VERSION: Final = 3
 """The one contract version; a message of another version is refused."""
 
 Name = Annotated[str, msgspec.Meta(max_length=NAME_LENGTH)]

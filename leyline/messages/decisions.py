@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from leyline.messages.base import Message, Name
 
 
@@ -50,6 +52,12 @@ class Score(Message, frozen=True, tag="score"):
     steps: int
     """Trial steps it was trained for."""
     chosen: bool
+    flops: int = 0
+    """Forward FLOPs per example that it adds; 0 if not known."""
+    step_cost: float = 0.0
+    """Work that it adds to a training step, as a share of the host's own; 0 if not known."""
+    value: float = math.nan
+    """What candidates were compared by: the gain less its costs; NaN if it was not measured."""
 
 
 class Decision(Message, frozen=True, tag="decision"):
@@ -65,3 +73,11 @@ class Decision(Message, frozen=True, tag="decision"):
     undone: Name = ""
     """The stage that failed, "gather", "decide" or "apply", if the boundary did not count for
     that; a resumed run does without it too. Empty if it counted."""
+    risk_level: int = 0
+    """The RiskLevel that it was made at; what that forbids was left out, whoever asked for it."""
+    risk_causes: tuple[str, ...] = ()
+    """What brought the level about, the worst first."""
+    risk_by_chance: int = 0
+    """The RiskLevel that time, memory and disks alone came to; a resumed run goes by it again."""
+    next_step: str = ""
+    """What comes next if nothing else happens."""

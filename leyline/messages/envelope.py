@@ -21,6 +21,7 @@ from leyline.messages.telemetry import (
     LatencyAlert,
     LearningRates,
     LifecycleMetrics,
+    RiskChanged,
     RunEnded,
     RunStarted,
     StepMetrics,
@@ -43,6 +44,7 @@ Event = (
     | BreakerChange
     | BusReport
     | DropsCounted
+    | RiskChanged
     | Fault
     | RunEnded
 )
@@ -63,6 +65,7 @@ PRIORITIES: Final[Mapping[type[Message], Priority]] = MappingProxyType(
         Schema: Priority.DECISION,
         Decision: Priority.DECISION,
         BreakerChange: Priority.DECISION,
+        RiskChanged: Priority.DECISION,
         DropsCounted: Priority.DECISION,
         RunStarted: Priority.EMERGENCY,
         SeedReport: Priority.EMERGENCY,

@@ -26,6 +26,9 @@ class Candidate(Message, frozen=True, tag="candidate"):
     parameters: int
     flops: int
     """Forward FLOPs per example, of matrix products, convolutions and attention."""
+    step_cost: float = 0.0
+    """Work that it would add to a training step, as a share of the host's own; estimated from
+    counts, not from a clock."""
 
 
 class Schema(Message, frozen=True, tag="schema"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from struct import calcsize
 from types import MappingProxyType
@@ -65,6 +66,20 @@ class StatePacket(Message, frozen=True, tag="state"):
     trial_error: memoryview
     counterfactual_gain: memoryview
     counterfactual_error: memoryview
+    risk_level: int = 0
+    """A RiskLevel. What of it time, memory or chance brought about is on record, so that a resumed
+    run meets it again."""
+    host_gain: float = math.nan
+    """What the host itself gained in as many steps as the finalists of the race that has just been
+    run, in the loss's unit; NaN if there was none."""
+    host_gain_error: float = math.nan
+    """Standard error of that."""
+    step_flops: int = 0
+    """Of one training step of the live network as it is; 0, as the next two, if not known."""
+    training_flops: int = 0
+    """Of all training steps so far."""
+    search_flops: int = 0
+    """Of all trials and counterfactuals so far."""
 
     def __post_init__(self) -> None:
         num_seeds = self.stage.nbytes // calcsize(COLUMN_FORMATS["stage"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from leyline.messages.base import Message, Name
 
 
@@ -35,6 +37,9 @@ class EpochMetrics(Message, frozen=True, tag="epoch"):
     parameters: int
     stages: dict[str, int]
     """Seeds by stage name."""
+    flops: dict[str, int] = msgspec.field(default_factory=dict)
+    """Spent since the run began, by use: "training", "races", "counterfactuals"; empty if that is
+    not counted."""
 
 
 class LifecycleMetrics(Message, frozen=True, tag="lifecycle"):
@@ -105,6 +110,18 @@ class LearningRates(Message, frozen=True, tag="learning_rates"):
     """Of the host's parameter groups, in order of the optimizers and of their groups."""
     seeds: dict[str, float]
     """By seed; 0 while it is frozen."""
+
+
+class RiskChanged(Message, frozen=True, tag="risk"):
+    """The level of risk has risen or fallen; it holds from this boundary on."""
+
+    epoch: int
+    step: int
+    was: int
+    """A RiskLevel."""
+    now: int
+    causes: tuple[str, ...]
+    """What brought it about, the worst first; of a fall, how long all has been calm."""
 
 
 class Fault(Message, frozen=True, tag="fault"):

@@ -110,6 +110,7 @@ class RunAggregates:
                 elif 0 <= event.now < len(Stage):
                     self._add(catalogue.TRANSITIONS, 1, Stage(event.now).name)
             case leyline.Decision():
+                self._set(catalogue.RISK, event.risk_level)
                 for kind in [command.__struct_config__.tag for command in event.commands]:
                     self._add(catalogue.COMMANDS, 1, str(kind))
                 if not event.commands:
@@ -124,6 +125,8 @@ class RunAggregates:
                 self._set(catalogue.ALERT, not event.resolved, event.part)
             case leyline.BreakerChange():
                 self._set(catalogue.BREAKER, event.now != "closed", event.name)
+            case leyline.RiskChanged():
+                self._set(catalogue.RISK, event.now)
             case leyline.DropsCounted():
                 self._note_drops(event.dropped_by_type)
             case leyline.BusReport():

@@ -58,6 +58,9 @@ FAULTS: Final = Metric("esper.faults", "counter", "{fault}", "Contained faults",
 BREAKER: Final = Metric(
     "esper.breaker.open", "gauge", "", "1 while this breaker is not closed", ("breaker",)
 )
+RISK: Final = Metric(
+    "esper.risk.level", "gauge", "", "0 green, 1 yellow, 2 orange, 3 red, 4 critical"
+)
 OFFERED: Final = Metric("esper.outbox.offered", "counter", "{event}", "Events offered to the bus")
 DELIVERED: Final = Metric(
     "esper.outbox.delivered", "counter", "{event}", "Events that a server has acknowledged"
@@ -71,7 +74,7 @@ OPERATION: Final = Metric(
 
 METRICS: Final = (
     *(ACTIVE, EPOCH, STEP, LOSS, VALUE, PARAMETERS, HOST_PARAMETERS, SEEDS),
-    *(TRANSITIONS, REFUSALS, COMMANDS, RATE, BOUNDARY, OUTSIDE, ALERT, FAULTS, BREAKER),
+    *(TRANSITIONS, REFUSALS, COMMANDS, RATE, BOUNDARY, OUTSIDE, ALERT, FAULTS, BREAKER, RISK),
     *(OFFERED, DELIVERED, DROPPED, QUEUED, OPERATION),
 )
 """All of them, in the order they are shown."""

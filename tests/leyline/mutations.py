@@ -86,6 +86,7 @@ def valid_messages() -> list[bytes]:
         leyline.BreakerChange(
             epoch=3, step=60, name="bus", was="closed", now="open", why="x", hold=1.0, unit="s"
         ),
+        leyline.RiskChanged(epoch=3, step=60, was=0, now=2, causes=("3 spikes",)),
         leyline.SitesFound(
             epoch=3,
             grows=("conv1",),

@@ -23,7 +23,7 @@ from tests.leyline.examples import MESSAGES, any_message, exact, messages
 STEP = leyline.StepMetrics(step=7, loss=0.5)
 
 
-def framed(body: bytes, *, magic: bytes = b"LEYL", version: int = 2, reserved: int = 0) -> bytes:
+def framed(body: bytes, *, magic: bytes = b"LEYL", version: int = 3, reserved: int = 0) -> bytes:
     """A body under a header that fits it, written without the codec."""
     header = struct.pack("<4sHHII", magic, version, reserved, len(body), zlib.crc32(body))
     return header + body
@@ -82,15 +82,15 @@ def test_not_measured_survives() -> None:
 
 
 def test_header_facts() -> None:
-    """The header is 16 bytes, little endian: magic, version 2, 0, body size, CRC-32 of the body."""
+    """The header is 16 bytes, little endian: magic, version 3, 0, body size, CRC-32 of the body."""
     data = leyline.encode(STEP)
     body = data[16:]
     assert data[:4] == b"LEYL"
-    assert data[4:6] == b"\x02\x00"
+    assert data[4:6] == b"\x03\x00"
     assert data[6:8] == b"\x00\x00"
     assert int.from_bytes(data[8:12], "little") == len(body)
     assert int.from_bytes(data[12:16], "little") == zlib.crc32(body)
-    assert leyline.VERSION == 2
+    assert leyline.VERSION == 3
 
 
 def test_body_is_msgpack_with_the_tag_first() -> None:
@@ -281,8 +281,8 @@ REFUSED = {
     "flipped bit": (leyline.encode(STEP)[:-1] + b"\x01", "damaged: its CRC-32"),
     "other magic": (framed(body_of(STEP), magic=b"LEYM"), "not a Leyline message"),
     "reserved": (framed(body_of(STEP), reserved=1), "not a Leyline message"),
-    "older version": (framed(body_of(STEP), version=1), "version 1 refused: this is version 2"),
-    "newer version": (framed(body_of(STEP), version=3), "version 3 refused: this is version 2"),
+    "older version": (framed(body_of(STEP), version=2), "version 2 refused: this is version 3"),
+    "newer version": (framed(body_of(STEP), version=4), "version 4 refused: this is version 3"),
     "unknown tag": (resealed(lambda plain: ["stop", *plain[1:]]), "malformed.*stop"),
     "no tag": (resealed(lambda plain: plain[1:]), "malformed"),
     "extra field": (resealed(lambda plain: [*plain, 1]), "malformed.*at most"),

@@ -62,7 +62,9 @@ def named(array: list[Any]) -> dict[str, Any]:
     for name in {"commands", "scores", "sites", "candidates"} & fields.keys():
         fields[name] = [named(item) for item in fields[name]]
     if tag == "state":
-        columns = FIELDS["state"][FIELDS["state"].index("metrics") :]
+        columns = FIELDS["state"][
+            FIELDS["state"].index("metrics") : FIELDS["state"].index("risk_level")
+        ]
         fields |= {name: column(name, fields[name]) for name in columns}
     return {"tag": tag, **fields}
 
@@ -81,7 +83,7 @@ def read(client: Any, run_id: str) -> dict[int, dict[str, Any]]:
             for message in messages:
                 magic, version, zero, size_bytes, checksum = struct.unpack("<4sHHII", message[:16])
                 body = message[16:]
-                assert (magic, version, zero, size_bytes) == (b"LEYL", 2, 0, len(body))
+                assert (magic, version, zero, size_bytes) == (b"LEYL", 3, 0, len(body))
                 assert checksum == zlib.crc32(body)
                 tag, run, sequence, number, _, _, event = msgspec.msgpack.decode(body)
                 assert (tag, run, number) == ("envelope", run_id, priority)
@@ -96,9 +98,9 @@ def read(client: Any, run_id: str) -> dict[int, dict[str, Any]]:
 def expected(value: Any) -> Any:
     """A message as the reader should see it, by the names that the code has for its fields."""
     if isinstance(value, StatePacket):
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
         columns = {name: value.column(name).tolist() for name in COLUMN_FORMATS}
-        plain = {n: getattr(value, n) for n in value.__struct_fields__ if n not in COLUMN_FORMATS}
-        return {"tag": "state", **plain, **columns}
+        return {"tag": "state", **fields, **columns}
     if isinstance(value, leyline.Message):
         fields = {name: expected(getattr(value, name)) for name in value.__struct_fields__}
         return {"tag": value.__struct_config__.tag, **fields}

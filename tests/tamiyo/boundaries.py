@@ -70,10 +70,15 @@ def boundary(
     trials_possible: bool = True,
     candidates: Sequence[tuple[str, str]] = CANDIDATES,
     parameters: dict[str, int] = PARAMETERS,
+    step_costs: dict[str, float] | None = None,
+    metrics: dict[str, float] | None = None,
+    **known: Any,
 ) -> tuple[StatePacket, Schema]:
     """A state packet and its schema."""
     sites = tuple(dict.fromkeys([*SITES, *(site for site, _ in candidates)]))
     blueprints = tuple(dict.fromkeys([*BLUEPRINTS, *(kind for _, kind in candidates)]))
+
+    measured = {"loss": 0.5, "accuracy": 0.75} if metrics is None else metrics
 
     def cell(row: Row, name: str) -> float:
         if name == "site":
@@ -96,10 +101,16 @@ def boundary(
         ),
         blueprints=blueprints,
         candidates=tuple(
-            Candidate(site=site, blueprint=kind, parameters=parameters.get(kind, 1), flops=2)
+            Candidate(
+                site=site,
+                blueprint=kind,
+                parameters=parameters.get(kind, 1),
+                flops=2,
+                step_cost=(step_costs or {}).get(kind, 0.0),
+            )
             for site, kind in candidates
         ),
-        metrics=("loss", "accuracy"),
+        metrics=tuple(measured),
         seeds=tuple(row.seed for row in rows),
     )
     packet = StatePacket(
@@ -111,8 +122,9 @@ def boundary(
         grown_parameters=grown_parameters,
         param_budget=param_budget,
         trials_possible=trials_possible,
-        metrics=memoryview(array("d", [0.5, 0.75])),
+        metrics=memoryview(array("d", measured.values())),
         **columns,
+        **known,
     )
     return packet, schema
 
@@ -169,4 +181,6 @@ def boundaries(draw: st.DrawFn) -> tuple[StatePacket, Schema]:
         num_epochs=num_epochs,
         grown_parameters=draw(st.integers(0, 1000)),
         trials_possible=draw(st.booleans()),
+        metrics={"val_loss": draw(st.sampled_from([0.5, 0.499, 0.1])), "train_loss": 0.49},
+        risk_level=draw(st.sampled_from([0, 0, 0, 1, 2, 4])),
     )

@@ -58,7 +58,7 @@ def test_in_time() -> None:
     """An answer within the deadline is the decision, and what the policy learned is kept."""
     controller, policy = controlled((4.9, 4.9))
     assert leyline.encode(controller.decide(*AT)) == leyline.encode(PUNCTUAL)
-    assert policy.state_dict() == {"first_gain": 0.5, "misses": 0, "races": 0}
+    assert policy.state_dict() == {**HeuristicPolicy().state_dict(), "first_gain": 0.5}
     assert (controller.num_late, policy.asked) == (0, 1)
 
 
@@ -96,12 +96,12 @@ def test_a_busy_machine_is_asked_again(num_busy: int) -> None:
     assert policy.state_dict() == punctual.state_dict()
 
 
-def test_three_times_at_most() -> None:
+def test_ten_times_at_most() -> None:
     """A machine that stays busy costs three answers, then the boundary holds."""
     controller, policy = controlled((50.0, 0.2))
     before = policy.state_dict()
     assert controller.decide(*AT).late
-    assert (controller.num_late, policy.asked) == (1, 3)
+    assert (controller.num_late, policy.asked) == (1, 10)
     assert policy.state_dict() == before
 
 

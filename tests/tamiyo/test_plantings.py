@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from leyline import Stage
 from tamiyo import State
-from tamiyo.plantings import choose_plantings
+from tamiyo.plantings import Openings, choose_plantings
 from tests.tamiyo.boundaries import CANDIDATES, SITES, Row, state
 
 
@@ -24,7 +24,7 @@ def chunked(num_chunks: int, *rows: Row) -> State:
 
 def test_each_chunk_is_a_place() -> None:
     """Every blueprint is tried on every chunk, and a seed's number says which chunk it is on."""
-    found = choose_plantings(chunked(2), at_most=100, race=1)
+    found = choose_plantings(Openings(chunked(2)), at_most=100, race=1)
     assert len(found) == len(CANDIDATES) * 2
     assert len({planting.seed for planting in found}) == len(found)
     chunks = {(p.site, p.blueprint, int(p.seed.rpartition("/")[2]) % 2) for p in found}
@@ -39,7 +39,7 @@ def test_races_in_turn_try_everything(num_chunks: int, at_most: int) -> None:
     num_races = -(-total // at_most)
     tried = set()
     for race in range(1, num_races + 1):
-        found = choose_plantings(known, at_most=at_most, race=race)
+        found = choose_plantings(Openings(known), at_most=at_most, race=race)
         assert len(found) <= at_most
         tried |= {(p.site, p.blueprint, int(p.seed.rpartition("/")[2]) % num_chunks) for p in found}
     assert len(tried) == total
@@ -48,7 +48,7 @@ def test_races_in_turn_try_everything(num_chunks: int, at_most: int) -> None:
 def test_an_embargo_is_on_one_chunk() -> None:
     """A culled seed closes its own chunk to its own blueprint, and nothing else."""
     culled = Row("block1/3", blueprint="conv", stage=Stage.CULLED, embargo_epochs_left=5)
-    found = choose_plantings(chunked(2, culled), at_most=100, race=1)
+    found = choose_plantings(Openings(chunked(2, culled)), at_most=100, race=1)
     chunks = {(p.site, p.blueprint, int(p.seed.rpartition("/")[2]) % 2) for p in found}
     everything = {(site, blueprint, c) for site, blueprint in CANDIDATES for c in range(2)}
     assert everything - chunks == {("block1", "conv", 1)}
@@ -57,7 +57,7 @@ def test_an_embargo_is_on_one_chunk() -> None:
 def test_an_occupied_place_gives_the_next_on_the_same_chunk() -> None:
     """Where a seed stands, the next number of the same chunk is planted."""
     standing = Row("block1/1", blueprint="norm", stage=Stage.FOSSILIZED, alpha=1.0)
-    found = choose_plantings(chunked(2, standing), at_most=100, race=1)
+    found = choose_plantings(Openings(chunked(2, standing)), at_most=100, race=1)
     numbers = {p.seed for p in found if p.site == "block1"}
     assert "block1/1" not in numbers
     assert "block1/3" in numbers
@@ -69,7 +69,7 @@ def test_a_site_of_many_chunks_is_never_listed_whole(num_chunks: int) -> None:
 
     def took_s(known: State) -> float:
         start_s = time.perf_counter()
-        choose_plantings(known, at_most=32, race=3)
+        choose_plantings(Openings(known), at_most=32, race=3)
         return time.perf_counter() - start_s
 
     few, many = chunked(2), chunked(num_chunks)
@@ -80,5 +80,5 @@ def test_a_site_of_many_chunks_is_never_listed_whole(num_chunks: int) -> None:
 def test_a_small_budget_leaves_the_small_ones() -> None:
     """What does not fit the parameters left is not tried."""
     assert {site for site, _ in CANDIDATES} == set(SITES)
-    found = choose_plantings(state(param_budget=50), at_most=100, race=1)
+    found = choose_plantings(Openings(state(param_budget=50)), at_most=100, race=1)
     assert {planting.blueprint for planting in found} == {"norm"}

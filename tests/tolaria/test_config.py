@@ -153,7 +153,7 @@ def test_without_a_likeness_all_settings_are_listed() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("policy", "wild", "heuristic, schedule, hold"),
+        ("policy", "wild", "heuristic, schedule, random, hold"),
         ("schedule", [[1, "a", "b"]], "policy='schedule'"),
         ("ramp_epochs", 0, "at least 1"),
         ("trial_keep", 0, "at least 1"),

@@ -14,6 +14,7 @@ from leyline import (
     ContractError,
     Decision,
     Event,
+    RiskLevel,
     Schema,
     SeedReport,
     StatePacket,
@@ -21,6 +22,7 @@ from leyline import (
     encode,
 )
 from tamiyo import Controller
+from tamiyo.risk.allowance import within
 from tolaria.boundary.breakers import FAILURES_TO_OPEN, Breaker, Breakers
 from tolaria.boundary.gather import Gatherer
 from tolaria.boundary.stage_timer import StageTimer
@@ -48,7 +50,9 @@ class Outcome:
     @property
     def is_replayable(self) -> bool:
         """Whether the state alone does not tell this outcome, so that a resume must know of it."""
-        return self.decision.late or bool(self.decision.undone) or self.has_gone_back
+        decided = self.decision
+        by_chance = decided.late or decided.undone or decided.risk_by_chance
+        return bool(by_chance) or self.has_gone_back
 
 
 class Boundary:
@@ -104,6 +108,7 @@ class Boundary:
         num_epochs: int,
         host_parameters: int,
         grown_parameters: int,
+        risk_level: RiskLevel = RiskLevel.GREEN,
     ) -> Outcome:
         """Gather, decide and apply; whatever goes wrong, everything is as it was before.
 
@@ -113,6 +118,7 @@ class Boundary:
         Args:
             timer: of gather, decide and apply.
             outside: of the search for schedulers, which a seed that comes or goes calls for.
+            risk_level: what it forbids is left out, whoever asks for it.
         """
         breakers = self._breakers
         if not breakers.executor.admits():
@@ -130,14 +136,11 @@ class Boundary:
                     num_epochs=num_epochs,
                     host_parameters=host_parameters,
                     grown_parameters=grown_parameters,
+                    risk_level=risk_level,
                 )
-            # Recorded before anything changes: these are the decision's own inputs.
-            if schema is not self._announced:
-                self._record(schema)
-                self._announced = schema
-            self._record(packet)
+            self._record_inputs(schema, packet)
             with self._in_stage("decide", epoch, timer):
-                decision = self._decide(packet, schema, epoch)
+                decision = within(risk_level, self._decide(packet, schema, epoch))
             del packet
             self._find_schedulers(decision, undo, outside)
             with self._in_stage("apply", epoch, timer):
@@ -153,6 +156,13 @@ class Boundary:
             raise
         breakers.executor.settle(None)
         return Outcome(decision, reports)
+
+    def _record_inputs(self, schema: Schema, packet: StatePacket) -> None:
+        """Record what the decision is made from, before anything changes."""
+        if schema is not self._announced:
+            self._record(schema)
+            self._announced = schema
+        self._record(packet)
 
     def _find_schedulers(self, decision: Decision, undo: Undo, outside: StageTimer) -> None:
         """Look where groups will change: an unknown one would keep lists of the wrong length."""

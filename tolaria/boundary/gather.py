@@ -13,6 +13,7 @@ from torch import Tensor
 from kasmina import Executor
 from leyline import Candidate, ConfigError, Schema, SiteInfo, StatePacket
 from tolaria.config import EsperConfig
+from tolaria.growth.flop_count import FlopCount
 
 _LOG = logging.getLogger("esper")
 _MIN_BUDGET = 16_384
@@ -30,6 +31,8 @@ class Gatherer:
         self._schema: Schema | None = None
         self.schema_id = 0
         """The last id given to a schema; a resumed run goes on from the saved one."""
+        self.flops: FlopCount | None = None
+        """What packets tell the cost of the run by."""
 
     def survey_done(self) -> None:
         """The executor knows its sites now: work out what can be planted where."""
@@ -70,10 +73,15 @@ class Gatherer:
         num_epochs: int,
         host_parameters: int,
         grown_parameters: int,
+        risk_level: int = 0,
     ) -> StatePacket:
         """The state at this boundary; its columns are read-only views over the live table."""
         budget = self._param_budget
         columns = self._executor.table.columns()
+        measured: dict[str, Any] = {name: view.toreadonly() for name, view in columns.items()}
+        measured |= self._executor.host_gain()
+        if self.flops is not None:
+            measured |= self.flops.told()
         return StatePacket(
             schema_id=self.schema_id,
             epoch=epoch,
@@ -84,7 +92,8 @@ class Gatherer:
             param_budget=max(_MIN_BUDGET, host_parameters) if budget is None else budget,
             trials_possible=self._executor.trials_waived is None,
             metrics=memoryview(array("d", metrics.values())).toreadonly(),
-            **{name: view.toreadonly() for name, view in columns.items()},
+            risk_level=risk_level,
+            **measured,
         )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from leyline import Decision, EpochMetrics, Event, LearningRates, SeedReport
+from leyline import Decision, EpochMetrics, Event, LearningRates, RiskLevel, SeedReport
+from tamiyo.risk.allowance import ALLOWANCES
+from tamiyo.risk.engine import Assessment
 from tolaria.boundary.commit import Outcome
 from tolaria.boundary.field_reports import field_reports
 from tolaria.boundary.report import BoundaryReport
+from tolaria.boundary.risk import assess, changes, marked
 from tolaria.boundary.stage_timer import StageTimer
 from tolaria.rollback.response import respond_at_boundary
 
@@ -35,18 +38,22 @@ def pass_boundary(
     num_unwritten = esper.session.recorder.num_unwritten
     inside = StageTimer(esper.clock_s)
     esper.epoch += 1
+    was_risk = esper.watch.risk.state_dict()
     try:
-        outcome = _measure_and_commit(esper, known, fresh, inside, outside)
+        outcome, risk = _measure_and_commit(esper, known, fresh, inside, outside)
     except BaseException:
         esper.epoch -= 1  # it did not happen
+        esper.watch.risk.load_state_dict(was_risk)
         raise
+    outcome = marked(outcome, risk)
+    esper.watch.passed_boundary(risk)
     reports = list(outcome.reports)
     if esper.config.grows:
         reports += esper.growth.follow_up(reports, outside, esper.epoch, ends_epoch=ends_epoch)
     for fault in esper.executor.lifecycle.take_callback_faults():
         esper.fault("transition callback", fault, "the transition stands")
     with outside.stage("journal"):
-        for event in _events(esper, outcome.decision, reports, fresh):
+        for event in [*changes(esper, risk), *_events(esper, outcome.decision, reports, fresh)]:
             esper.session.record(event)
         _keep(esper, num_unwritten, durably=outcome.is_replayable)
     stretch_steps = esper.config.boundary_every_steps or esper.steps_since_boundary
@@ -64,16 +71,17 @@ def _measure_and_commit(
     fresh: Mapping[str, float],
     inside: StageTimer,
     outside: StageTimer,
-) -> Outcome:
+) -> tuple[Outcome, Assessment]:
     """All that leads to the commit point, and that; if it raises, there was no boundary."""
     with outside.stage("watch"):
         for seed, fault in esper.executor.take_faults().items():
             esper.fault(f"seed {seed}", fault, "it is out; the host goes on without it")
         _settle_learning_rates(esper)
         has_gone_back = respond_at_boundary(esper, fresh)
+        risk = assess(esper)
     with outside.stage("schedulers"):
         esper.rates.notice_schedulers()
-    ready = esper.boundary.ready() and not has_gone_back
+    ready = esper.boundary.ready() and not has_gone_back and ALLOWANCES[risk.level].moves_on
     if esper.config.grows:
         esper.growth.measure(
             esper.session,
@@ -82,7 +90,9 @@ def _measure_and_commit(
             num_steps=esper.steps_since_boundary,
             ready=ready,
         )
-    return _gone_back(esper) if has_gone_back else _commit(esper, known, inside, outside)
+    if has_gone_back:
+        return _gone_back(esper), risk
+    return _commit(esper, known, inside, outside, risk.level), risk
 
 
 def _settle_learning_rates(esper: Orchestrator) -> None:
@@ -103,7 +113,11 @@ def _gone_back(esper: Orchestrator) -> Outcome:
 
 
 def _commit(
-    esper: Orchestrator, numbers: Mapping[str, float], inside: StageTimer, outside: StageTimer
+    esper: Orchestrator,
+    numbers: Mapping[str, float],
+    inside: StageTimer,
+    outside: StageTimer,
+    risk_level: RiskLevel,
 ) -> Outcome:
     with outside.stage("count"):
         grown_parameters = esper.executor.grown_parameters()
@@ -117,6 +131,7 @@ def _commit(
         num_epochs=esper.num_epochs,
         host_parameters=host_parameters,
         grown_parameters=grown_parameters,
+        risk_level=risk_level,
     )
     if outcome.fault is not None:
         esper.fault("boundary", outcome.fault, "the boundary did not count; growth holds")
@@ -169,4 +184,5 @@ def epoch_metrics(esper: Orchestrator, numbers: Mapping[str, float]) -> EpochMet
         metrics=dict(numbers),
         parameters=esper.num_parameters(),
         stages=esper.executor.table.num_by_stage(),
+        flops=esper.growth.flops.by_use(),
     )

@@ -33,7 +33,9 @@ _SETTINGS = (
     click.option(
         "--telemetry", metavar="URL", help="embedded (default), memory, off, or a server's URL."
     ),
-    click.option("--policy", metavar="NAME", help="heuristic (default), schedule or hold."),
+    click.option(
+        "--policy", metavar="NAME", help="heuristic (default), schedule, random, hold, or your own."
+    ),
 )
 
 
@@ -247,3 +249,38 @@ def rollback(run: Path, *, step: int) -> None:
     from tolaria.commands.rollback import roll_back_run
 
     roll_back_run(run, step)
+
+
+@esper.command(short_help="Decide a run's boundaries again.")
+@_RUN
+@click.option("--policy", metavar="NAME", help="Ask another policy than the run's own.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the policy, such as min_gain=0.01; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, scores included.")
+def replay(run: Path, **options: Any) -> None:
+    """Decide every boundary of a run again from its journal, and show what differs.
+
+    Exit code 1 if the run's own policy decides otherwise than it did. Nothing is trained.
+    """
+    from tolaria.commands.replay import replay_run
+
+    replay_run(run, **options)
+
+
+@esper.command(short_help="Tell a seed's life in plain sentences.")
+@_RUN
+@click.argument("seed", required=False, metavar="[SEED]")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def explain(run: Path, seed: str | None, *, as_json: bool) -> None:
+    """Tell what a seed is, whom it raced, what was expected of it and what came of it.
+
+    Without SEED: a line for each that was grafted.
+    """
+    from tolaria.commands.explain import explain_run
+
+    explain_run(run, seed, as_json=as_json)

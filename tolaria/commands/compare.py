@@ -46,7 +46,7 @@ def compare(
     FLOPs are those of matrix products and convolutions, counted by torch; the grown run's
     include every trial.
     """
-    spent = grown.growth.flops.training + grown.growth.flops.trials
+    spent = grown.growth.flops.total
     epoch_flops = grown.growth.flops.host_step * max(1, grown.step // max(1, grown.epoch))
     arms = [_Arm("grown", num_epochs, spent, tested)]
     wanted = [("host alone, same epochs", num_epochs)]

@@ -16,6 +16,7 @@ from tolaria.disk.run import RunDirectory
 from tolaria.show.bus import bus_line
 from tolaria.show.gaps import gap_words
 from tolaria.show.output import Output
+from tolaria.show.phrases import flops_words
 from tolaria.show.terminal import Terminal
 
 _SILENCE_NS: Final = 600_000_000_000
@@ -43,6 +44,8 @@ def watch_run(run: str) -> None:
             terminal.apply(envelope.event)
     if directory is not None:
         terminal.view.standing = standing(directory, terminal.view, is_held=directory.is_held())
+    if words := flops_words(terminal.view.flops_spent):
+        console.print(f"FLOPs: {words}", markup=False, soft_wrap=True)
     if terminal.view.bus is not None:
         console.print(bus_line(terminal.view.bus), markup=False, soft_wrap=True)
     if events.problem:

@@ -27,8 +27,33 @@ class FlopCount:
         """Of the live run so far."""
         self.trials = 0
         """Of all races so far."""
+        self.counterfactuals = 0
+        """Of all counterfactuals so far."""
         self.host_step = 0
         """Of one step before anything had grown."""
+
+    @property
+    def total(self) -> int:
+        """All that the run has spent so far."""
+        return self.training + self.trials + self.counterfactuals
+
+    def by_use(self) -> dict[str, int]:
+        """The same by use, "training", "races" and "counterfactuals"; empty if not counted."""
+        if not self.training:
+            return {}
+        return {
+            "training": self.training,
+            "races": self.trials,
+            "counterfactuals": self.counterfactuals,
+        }
+
+    def told(self) -> dict[str, int]:
+        """What a state packet tells of it, by field."""
+        return {
+            "step_flops": self._counted[1] if self._counted else 0,
+            "training_flops": self.training,
+            "search_flops": self.trials + self.counterfactuals,
+        }
 
     def add_steps(self, num_steps: int) -> None:
         """Count steps of the live model as it is."""
@@ -57,10 +82,16 @@ class FlopCount:
             return count_flops(lambda: torch.autograd.backward(shadow.loss(batch)))
 
     def state_dict(self) -> dict[str, int]:
-        """The three sums."""
-        return {"training": self.training, "trials": self.trials, "host_step": self.host_step}
+        """The sums, and the host's step."""
+        return {
+            "training": self.training,
+            "trials": self.trials,
+            "counterfactuals": self.counterfactuals,
+            "host_step": self.host_step,
+        }
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on from saved sums."""
         self.training, self.trials = state["training"], state["trials"]
+        self.counterfactuals = state.get("counterfactuals", 0)
         self.host_step = state["host_step"]

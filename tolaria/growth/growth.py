@@ -55,12 +55,13 @@ class Growth:
         self._rules = RaceRules(
             config.trial_steps,
             config.trial_keep,
+            config.trial_batch_pieces,
             max_shared_size_bytes=config.max_shared_size_bytes,
         )
         executor.grounds.restrict(config.blueprints)
         executor.graft_by(grafting_recipe(config))
         self.search = SiteSearch(model, executor, task, source, config, example)
-        self.flops = FlopCount(executor, task, source)
+        self.flops = gatherer.flops = FlopCount(executor, task, source)
 
     # --- before the boundary -----------------------------------------------------------------
 
@@ -134,6 +135,8 @@ class Growth:
         outcome = attempt(lambda: self._executor.measure_counterfactuals(self._task, held_out))
         if isinstance(outcome, Exception):
             _LOG.warning("no counterfactual: %s", describe(outcome))
+        else:
+            self.flops.counterfactuals += outcome
 
     # --- after the boundary ------------------------------------------------------------------
 

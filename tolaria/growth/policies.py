@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
-from tamiyo import (
-    HeuristicPolicy,
-    HeuristicRules,
-    HoldPolicy,
-    Policy,
-    SchedulePolicy,
-    SettlingRules,
-)
+from contextlib import AbstractContextManager
+from typing import Any
+
+from kasmina.guard import attempt, contain, describe
+from kasmina.rng import derive_rng_seed, isolated_rng
+from leyline import PolicyError
+from tamiyo import AskedApart, HoldPolicy, Policy, PolicyKind, policy_catalogue
+from tamiyo.policies import SHARED
 from tolaria.config import EsperConfig
+from tolaria.resume.occasion import better_sign
 
 
 def build_policy(config: EsperConfig) -> Policy:
-    """Build the policy named in a config; the config has checked the name."""
-    settling = SettlingRules(veto=config.veto, embargo_epochs=config.embargo_epochs)
+    """Build the policy named in a config; one that is not built in is asked apart.
+
+    Raises:
+        PolicyError: it cannot be built.
+        ConfigError: a setting of the run does not suit it.
+    """
     if not config.grows:
         return HoldPolicy()
-    if config.policy == "schedule":
-        return SchedulePolicy(config.schedule, settling)
-    return HeuristicPolicy(HeuristicRules(max_candidates=config.max_candidates, settling=settling))
+    kind = policy_kind(config.policy)
+    rules = kind.rules_of(config.policy_options, _shared(config))
+    if kind.built_in:
+        return kind.factory(rules)
+
+    def isolated(epoch: int) -> AbstractContextManager[None]:
+        return isolated_rng(derive_rng_seed("policy", config.rng_seed, epoch))
+
+    def build() -> Policy:
+        return AskedApart(kind.factory(rules), kind.name, attempt=attempt, isolated=isolated)
+
+    with isolated(0):
+        policy = attempt(build)
+    if isinstance(policy, Exception):
+        raise PolicyError(
+            f"policy {kind.name!r} cannot be built: {describe(policy)}; mend it, or set another"
+        ) from policy
+    return policy
+
+
+def policy_kind(name: str) -> PolicyKind:
+    """A policy by name; those of installed packages are imported once a name asks for it.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in policy_catalogue:
+        # What an import draws at random must not come from the run's own streams.
+        with isolated_rng(0):
+            policy_catalogue.load_plug_ins(contain)
+    return policy_catalogue[name]
+
+
+def _shared(config: EsperConfig) -> dict[str, Any]:
+    """The settings of the run that a policy's rules may name."""
+    values = {name: getattr(config, name) for name in SHARED}
+    sign = better_sign(config.monitor, config.monitor_mode)
+    return {**values, "monitor_mode": {-1.0: "min", 1.0: "max"}.get(sign, "auto")}

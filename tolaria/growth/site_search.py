@@ -118,6 +118,7 @@ class SiteSearch:
             refused=found.refused,
         )
         grows, control = arms(chosen, run_id, config.rollout_percentage)
+        self._executor.grounds.host_work = found.host_work
         self._open(grows, control)
         return Sighted(found, grows, control)
 

@@ -44,6 +44,7 @@ def growth_state(orchestrator: Orchestrator) -> dict[str, Any]:
         "watch": orchestrator.watch.state_dict(),
         "recovery": orchestrator.recovery.state_dict(),
         "sites": [site.to_dict() for site in orchestrator.executor.grounds.sites],
+        "host_work": orchestrator.executor.grounds.host_work,
         "example": _small(orchestrator.growth.search.example),
         "rng": rng_state.capture(),
     }
@@ -94,6 +95,7 @@ def restore_growth(orchestrator: Orchestrator, state: Mapping[str, Any], *, rng:
     _say_what_differs(state["surroundings"])
     sites = [Site.from_dict(values) for values in state["sites"]]
     orchestrator.executor.grounds.open(sites)
+    orchestrator.executor.grounds.host_work = state.get("host_work", 0)
     orchestrator.executor.load_state_dict(state["executor"])
     orchestrator.controller.load_state_dict(state["controller"])
     orchestrator.gatherer.schema_id = state["schema_id"]

@@ -24,8 +24,10 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The stage that failed, by the epoch whose boundary did not count."""
     short_of_memory: tuple[int, ...] = ()
     """Epochs at whose boundary a graft was rolled back for want of memory."""
+    risk: dict[int, int] = {}
+    """The RiskLevel that time, memory and disks alone came to, by epoch, where it was not GREEN."""
     last_epoch: int = 0
-    """The last epoch whose boundary was passed: up to it memory is not looked at again."""
+    """The last epoch whose boundary was passed: up to it none of these is looked at again."""
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Self:
@@ -37,6 +39,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             late=tuple(d.epoch for d in decisions if d.late),
             undone={d.epoch: d.undone for d in decisions if d.undone},
             short_of_memory=tuple(f.epoch for f in faults if f.where == "memory"),
+            risk={d.epoch: d.risk_by_chance for d in decisions if d.risk_by_chance},
             last_epoch=max((d.epoch for d in decisions), default=0),
         )
 
@@ -63,6 +66,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             late=late,
             undone=self.undone | later.undone,
             short_of_memory=tuple(sorted({*self.short_of_memory, *later.short_of_memory})),
+            risk=self.risk | later.risk,
             last_epoch=max(self.last_epoch, later.last_epoch),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from leyline import Event, NonFiniteError
+from leyline import Event, NonFiniteError, RiskChanged, RiskLevel
 from tolaria.boundary.field_reports import field_reports
 from tolaria.rollback.recovery import all_finite
 from tolaria.rollback.watch import Broken
@@ -40,7 +40,18 @@ def respond(
         )
     except NonFiniteError as error:
         esper.fault(broken.where, str(error), "the run stops")
-        raise
+        change = RiskChanged(
+            epoch=esper.epoch,
+            step=esper.step,
+            was=esper.watch.risk.level,
+            now=RiskLevel.CRITICAL,
+            causes=(str(error),),
+        )
+        esper.session.record(change)
+        raise NonFiniteError(f"{error}; {way_on(esper)}") from error
+    if back.reports or not (esper.recovery.guards_steps and broken.in_one_step):
+        # A single step that was undone leaves no trace: the run is as if it had not been.
+        esper.watch.note_rollback(broken)
     esper.growth.resume_wants()
     named = ", ".join(report.seed for report in back.reports) or "no seed to blame"
     lost = _count(esper.step - back.step, "step")
@@ -55,6 +66,17 @@ def respond(
         esper.session.record(event)
 
 
+def way_on(esper: Orchestrator) -> str:
+    """How a run that has been ended can go on, in words."""
+    path = esper.session.newest_checkpoint() if esper.config.checkpoint else None
+    if path is None:
+        return "there is no checkpoint to go on from"
+    return (
+        f"then go on from {path}: with `esper train --resume`, resume=True in a loop of your own, "
+        "ckpt_path in Trainer.fit"
+    )
+
+
 def respond_at_boundary(esper: Orchestrator, metrics: Mapping[str, float]) -> bool:
     """Look whether the epoch that ends was a good one; returns whether the run has gone back.
 
@@ -64,7 +86,7 @@ def respond_at_boundary(esper: Orchestrator, metrics: Mapping[str, float]) -> bo
     recovery = esper.recovery
     broken = esper.watch.at_boundary(esper.epoch, metrics, blamable=recovery.has_unsettled)
     if broken is None and recovery.newest is not None and not all_finite(esper.model):
-        broken = Broken("parameters", "a parameter is not finite")
+        broken = Broken("parameters", "a parameter is not finite", is_finite=False)
     if broken is not None:
         respond(esper, broken, epoch=esper.epoch)
     return broken is not None

@@ -70,6 +70,10 @@ class Spike:
         self._limit = math.inf
         self._until_next = 0
         self._num_out = 0
+        self.num_outliers = 0
+        """Values that stood out, in a row or not, since somebody set this to 0."""
+        self.num_spikes = 0
+        """Spikes, alike."""
 
     def see(self, value: float) -> str | None:
         """Take one finite value; what is wrong with it, or None."""
@@ -81,11 +85,21 @@ class Spike:
                 self._set_limit()
             return None
         self._num_out += 1
+        self.num_outliers += 1
         if self._num_out < self._in_a_row:
             return None
         self._num_out = 0
+        self.num_spikes += 1
         times = f"{self._in_a_row} times in a row " if self._in_a_row > 1 else ""
         return f"{self._what} is {value:g}, {times}above {self._limit:g}"
+
+    def usual(self) -> tuple[float, float] | None:
+        """Median and variance of the usual values; None before there are enough of them."""
+        if len(self._usual) < self._needed:
+            return None
+        mean = statistics.fmean(self._usual)
+        squares = [(value - mean) ** 2 for value in self._usual]
+        return statistics.median(self._usual), statistics.fmean(squares)
 
     def forget(self) -> None:
         """Begin anew: what stood out is how things are from now on."""
@@ -110,6 +124,8 @@ class Spike:
             "limit": None if math.isinf(self._limit) else self._limit,
             "until_next": self._until_next,
             "num_out": self._num_out,
+            "num_outliers": self.num_outliers,
+            "num_spikes": self.num_spikes,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -119,6 +135,8 @@ class Spike:
         self._first = state.get("first")
         self._limit = math.inf if state["limit"] is None else state["limit"]
         self._until_next, self._num_out = state["until_next"], state["num_out"]
+        self.num_outliers = state.get("num_outliers", 0)
+        self.num_spikes = state.get("num_spikes", 0)
 
 
 class MemoryLimit:
@@ -137,6 +155,7 @@ class MemoryLimit:
         self._used_bytes = used_bytes or memory_used_bytes
         self._short: frozenset[int] = frozenset()
         self._last_known = 0
+        self._num_short: int | None = None
 
     def replay(self, short: frozenset[int], last_epoch: int) -> None:
         """Answer as the run that is resumed did: short at these epochs, and up to the last at no
@@ -150,6 +169,24 @@ class MemoryLimit:
         if self._limit_bytes is None or (used_bytes := self._used_bytes()) <= self._limit_bytes:
             return None
         return f"memory in use is {used_bytes:,} bytes, above memory_limit_bytes"
+
+    def note_rollback(self) -> None:
+        """The run has gone back for want of memory; whether that helps is counted from here on."""
+        self._num_short = 0
+
+    def usage(self) -> tuple[float, int]:
+        """Look once in each boundary.
+
+        Returns:
+            The memory in use as a share of the limit, 0 without one; the boundaries in a row above
+            it since the run went back for want of memory.
+        """
+        if self._limit_bytes is None:
+            return 0.0, 0
+        share = self._used_bytes() / self._limit_bytes
+        if self._num_short is not None:
+            self._num_short = self._num_short + 1 if share > 1.0 else None
+        return share, self._num_short or 0
 
 
 def memory_used_bytes() -> int:

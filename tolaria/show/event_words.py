@@ -5,7 +5,14 @@ from __future__ import annotations
 import leyline
 from leyline import Stage
 from tolaria.show.bus import bus_words
-from tolaria.show.health import alert_head, alert_why, breaker_head, breaker_why
+from tolaria.show.health import (
+    alert_head,
+    alert_why,
+    breaker_head,
+    breaker_why,
+    risk_head,
+    risk_why,
+)
 from tolaria.show.latency import boundary_ms
 from tolaria.show.lives import Gain
 from tolaria.show.phrases import (
@@ -74,6 +81,8 @@ def _course_words(event: leyline.Event) -> str:
             return f"host {host}; {counted(len(event.seeds), 'seed')}"
         case leyline.BreakerChange():
             return f"{breaker_head(event)}: {breaker_why(event)}"
+        case leyline.RiskChanged():
+            return f"{risk_head(event)}: {risk_why(event)}"
         case leyline.Fault():
             return f"{clean(event.where)}: {clean(event.what)} -> {clean(event.action)}"
         case leyline.RunEnded():

@@ -91,10 +91,15 @@ def _growth_lines(told: Forecast) -> Iterator[str]:
     unit = "epoch" if config.boundary_every_steps is None else "boundary"
     yield f"growth: first after {unit} {first.epoch}: {headline(first)}: {cause_words(first)}"
     if config.policy == "heuristic" and told.validates:
-        rungs = " and then ".join(f"{steps:,}" for steps in config.trial_steps)
+        first, *later = config.trial_steps
+        rungs = [
+            f"the best {max(1, config.trial_keep >> rung)} to {steps:,}"
+            for rung, steps in enumerate(later)
+        ]
+        on = f"; {', '.join(rungs)}" if rungs else ""
         yield (
-            f"race: at most {counted(config.max_candidates, 'candidate')}, trained for {rungs} "
-            f"steps in all, of which the best {config.trial_keep} go on"
+            f"race: at most {counted(config.max_candidates, 'candidate')}, trained for {first:,} "
+            f"steps{on}"
         )
 
 

@@ -46,6 +46,7 @@ class Mark:
     alpha: float
     trial: Gain
     counterfactual: Gain
+    embargo_epochs_left: int = 0
 
 
 class Span(NamedTuple):
@@ -156,6 +157,12 @@ class SeedLife:
             return epoch == first.epoch and fresh
         return last.now not in WITHDRAWALS or epoch <= last.epoch or stage in WITHDRAWALS
 
+    def is_meant(self, epoch: int, blueprint: str) -> bool:
+        """Whether a decision or report of that epoch on this place means this life."""
+        if not self.transitions:
+            return blueprint == self.blueprint
+        return self.owns(epoch, blueprint)
+
 
 @dataclass
 class Place:
@@ -242,13 +249,5 @@ def _newest(gains: Iterable[Gain]) -> Gain | None:
 
 def _stated(readings: Iterable[Reading], life: SeedLife) -> list[Gain]:
     """The readings about one life, oldest first."""
-    mine = [
-        reading
-        for reading in readings
-        if (
-            life.owns(reading.epoch, reading.blueprint)
-            if life.transitions
-            else reading.blueprint == life.blueprint
-        )
-    ]
+    mine = [reading for reading in readings if life.is_meant(reading.epoch, reading.blueprint)]
     return [reading.gain for reading in sorted(mine, key=lambda reading: reading.epoch)]

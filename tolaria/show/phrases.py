@@ -65,6 +65,20 @@ def gain_words(gain: Gain) -> str:
     return f"{gain.value:+{digits}}{error}"
 
 
+def work_words(step_cost: float) -> str:
+    """Work added to a training step, as a share of the host's own."""
+    return f"{100 * step_cost:+.3g} %" if math.isfinite(step_cost) and step_cost else "-"
+
+
+def flops_words(flops: dict[str, int]) -> str:
+    """FLOPs in all, and the share of each use of them; empty if none are known."""
+    total = sum(flops.values())
+    if total <= 0:
+        return ""
+    shares = (f"{clean(use)} {100 * num / total:.0f} %" for use, num in flops.items())
+    return f"{total / 1e9:,.4g} G: {', '.join(shares)}"
+
+
 def milliseconds(ms: float) -> str:
     """A duration in the unit that suits it; "-" if not measured."""
     if math.isnan(ms):
@@ -135,11 +149,17 @@ def headline(decision: Decision) -> str:
 
 
 def cause_words(decision: Decision) -> str:
-    """Why, on one line: the cause of the only command, else those of culls and the decision's."""
+    """Why, on one line: the cause of the only command, else those of culls and the decision's.
+
+    However many seeds are culled, the causes of the first few are said.
+    """
     if len(decision.commands) == 1 and decision.commands[0].cause and not decision.scores:
         return clean(decision.commands[0].cause)
     cause = decision.cause or next((command.cause for command in decision.commands), "")
-    culls = [command.cause for command in decision.commands if isinstance(command, Cull)]
+    causes = [command.cause for command in decision.commands if isinstance(command, Cull)]
+    culls = list(dict.fromkeys(causes))
+    if len(culls) > _NUM_NAMES:
+        culls = [*culls[:_NUM_NAMES], f"and {counted(len(culls) - _NUM_NAMES, 'more cause')}"]
     cause = "; ".join([*culls, cause] if cause not in culls else culls)
     return clean(cause).removeprefix("hold: ")
 

@@ -23,6 +23,7 @@ _MEASURED: Final = (
     "trial_error",
     "counterfactual_gain",
     "counterfactual_error",
+    "embargo_epochs_left",
 )
 
 
@@ -55,8 +56,23 @@ class Places:
 
     def life(self, seed: str) -> SeedLife | None:
         """The newest life of a seed; None if its place was never used."""
-        lives = self._places[seed].lives() if seed in self._places else []
+        lives = self.lives_of(seed)
         return lives[-1] if lives else None
+
+    def lives_of(self, seed: str) -> list[SeedLife]:
+        """The lives of a seed, oldest first."""
+        return self._places[seed].lives() if seed in self._places else []
+
+    def site_info(self, site: str) -> leyline.SiteInfo | None:
+        """What the newest schema that knows a site says of it."""
+        known = (info for schema in self._newest_first() for info in schema.sites)
+        return next((info for info in known if info.name == site), None)
+
+    def candidate(self, site: str, blueprint: str) -> leyline.Candidate | None:
+        """What the newest schema that knows a blueprint at a site says of it."""
+        known = (candidate for schema in self._newest_first() for candidate in schema.candidates)
+        fitting = (c for c in known if (c.site, c.blueprint) == (site, blueprint))
+        return next(fitting, None)
 
     def rewind(self, epoch: int) -> None:
         """Forget what followed an epoch."""
@@ -100,6 +116,9 @@ class Places:
         place.changed()
         return place
 
+    def _newest_first(self) -> list[leyline.Schema]:
+        return [self._schemas[number] for number in sorted(self._schemas, reverse=True)]
+
     def _read(self, packet: _Packet) -> None:
         """Turn a packet's rows into marks, or keep it until its names are known."""
         schema = self._schemas.get(packet.schema_id)
@@ -108,7 +127,7 @@ class Places:
             return
         sites = [site.name for site in schema.sites]
         for row, values in packet.rows:
-            stage, site, blueprint, parameters, alpha, *gains = values
+            stage, site, blueprint, parameters, alpha, *gains, embargo = values
             self.changing(_name(schema.seeds, row)).marks[packet.epoch] = Mark(
                 epoch=packet.epoch,
                 stage=Stage(stage),
@@ -118,6 +137,7 @@ class Places:
                 alpha=alpha,
                 trial=Gain(*gains[:2]),
                 counterfactual=Gain(*gains[2:]),
+                embargo_epochs_left=embargo,
             )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,15 +9,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from leyline import Score, Stage, limits
+from leyline import Stage, limits
 from tolaria.disk.usage import disk_words
 from tolaria.show.bus import bus_words
-from tolaria.show.lives import Gain, SeedLife
+from tolaria.show.lives import SeedLife
 from tolaria.show.phrases import (
     cause_words,
     clean,
     counted,
     figure,
+    flops_words,
     gain_words,
     growth,
     headline,
@@ -29,13 +28,12 @@ from tolaria.show.phrases import (
     stage_word,
     stretches,
 )
+from tolaria.show.scores import plain_table
 from tolaria.show.view import RunView
 
 if TYPE_CHECKING:
     from oona import BusStatistics
 
-_NUM_SCORES: Final = 10
-"""Candidates a score table lists; the rest are counted."""
 _REMOVED: Final = (Stage.CULLED, Stage.ROLLED_BACK)
 
 
@@ -70,7 +68,7 @@ def title(view: RunView) -> Text:
 
 def seeds_table(view: RunView, *, cancelled: bool = False) -> Table:
     """Each life of each seed; candidates that never touched the host only on request."""
-    table = _plain_table(gap=1)
+    table = plain_table(gap=1)
     table.add_column("seed", overflow="fold")
     table.add_column("blueprint", no_wrap=True)
     for heading in ("params", "trial gain", "counterfactual"):
@@ -92,7 +90,7 @@ def seeds_table(view: RunView, *, cancelled: bool = False) -> Table:
 
 def decisions_table(view: RunView) -> Table:
     """What was decided and why; holds for one cause in a row are one line."""
-    table = _plain_table()
+    table = plain_table()
     table.add_column("epoch", no_wrap=True, justify="right")
     table.add_column("decision", overflow="fold", ratio=2)
     table.add_column("cause", overflow="fold", ratio=3)
@@ -100,40 +98,6 @@ def decisions_table(view: RunView) -> Table:
         style = "bold" if stretch.decision.commands else "dim"
         what = Text(headline(stretch.decision), style=style)
         table.add_row(stretch.epochs, what, Text(cause_words(stretch.decision)))
-    return table
-
-
-def scores_table(scores: Sequence[Score]) -> Table:
-    """The best candidates of a race, what was asked of each, and a star for those chosen."""
-    table = _plain_table()
-    table.add_column("", width=1)
-    # Names may be cut where the terminal is narrow, figures never. Not no_wrap: rich would take the
-    # same from all columns then.
-    for heading in ("site", "blueprint"):
-        table.add_column(heading, overflow="ellipsis")
-    widths = {
-        "gain": max((len(gain_words(Gain(s.gain, s.gain_error))) for s in scores), default=1),
-        "needed": max((len(gain_words(Gain(s.threshold))) for s in scores), default=1),
-        "params": max((len(f"{s.parameters:,}") for s in scores), default=1),
-    }
-    for heading, width in widths.items():
-        least = max(width, len(heading))
-        table.add_column(heading, justify="right", no_wrap=True, min_width=least)
-    ranked = sorted(
-        scores, key=lambda score: (not score.chosen, math.isnan(score.gain), -score.gain)
-    )
-    for score in ranked[:_NUM_SCORES]:
-        table.add_row(
-            "*" if score.chosen else "",
-            Text(clean(score.site)),
-            Text(clean(score.blueprint)),
-            gain_words(Gain(score.gain, score.gain_error)),
-            gain_words(Gain(score.threshold)),
-            f"{score.parameters:,}",
-            style="bold" if score.chosen else None,
-        )
-    if len(ranked) > _NUM_SCORES:
-        table.add_row("", Text(f"+ {len(ranked) - _NUM_SCORES} more", style="dim"))
     return table
 
 
@@ -154,6 +118,8 @@ def _figures(view: RunView) -> Table:
     for name, value in final.items():
         if name not in view.metrics_at(None):
             grid.add_row(Text(clean(name)), figure(float(value)))
+    if words := flops_words(view.flops_spent):
+        grid.add_row("FLOPs", Text(words))
     if before:
         grid.add_row(
             "", Text("training went on too: growth's own share is the trial gain below", "dim")
@@ -182,7 +148,7 @@ def _removals(view: RunView) -> list[RenderableType]:
 
 
 def _latency_table(view: RunView) -> Table:
-    table = _plain_table()
+    table = plain_table()
     table.add_column("boundary")
     for heading in ("p50", "p95", "limit", "times over"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -219,12 +185,10 @@ def _places(
     if report is not None:
         grid.add_row("report", Text(str(report)))
     grid.add_row("next", Text(f"esper inspect {run}", style="bold"))
+    if any(life.touched_host for life in view.seeds):
+        grid.add_row("", Text(f"esper explain {run}", style="bold"))
     grid.add_row("", Text(f"esper export {run} -o model.pt2", style="bold"))
     return grid
-
-
-def _plain_table(gap: int = 2) -> Table:
-    return Table(box=None, header_style="dim", padding=(0, gap, 0, 0), pad_edge=False)
 
 
 def _grid() -> Table:

@@ -22,7 +22,15 @@ import leyline
 from leyline import Stage
 from leyline.limits import BOUNDARY_MS
 from tolaria.show.bus import bus_words, dropped_words, latency_words
-from tolaria.show.health import alert_head, alert_why, breaker_head, breaker_why, health_words
+from tolaria.show.health import (
+    alert_head,
+    alert_why,
+    breaker_head,
+    breaker_why,
+    health_words,
+    risk_head,
+    risk_why,
+)
 from tolaria.show.latency import boundary_ms
 from tolaria.show.lives import Gain
 from tolaria.show.phrases import (
@@ -36,7 +44,7 @@ from tolaria.show.phrases import (
     pattern,
     stage_word,
 )
-from tolaria.show.summary import scores_table
+from tolaria.show.scores import scores_table
 from tolaria.show.view import RunView
 
 if TYPE_CHECKING:
@@ -47,6 +55,8 @@ _REFRESH_S: Final = 0.1
 _BUS_S: Final = 1.0
 """Least time between two looks at the bus's ledger, which is counted by reading the outbox."""
 _BAR_WIDTH: Final = 30
+_CAUSE_CHARS: Final = 320
+"""Characters of a decision's cause that its line has room for: four lines of a narrow terminal."""
 
 
 class Terminal:
@@ -116,6 +126,9 @@ class Terminal:
             case leyline.BreakerChange():
                 style = "bold red" if event.now == "open" else "yellow"
                 self._say(event.epoch, breaker_head(event), breaker_why(event), style)
+            case leyline.RiskChanged():
+                style = "bold red" if event.now > event.was else "yellow"
+                self._say(event.epoch, risk_head(event), risk_why(event), style)
             case leyline.LatencyAlert():
                 style = "yellow" if event.resolved else "bold red"
                 self._say(event.epoch, alert_head(event), alert_why(event), style)
@@ -171,7 +184,9 @@ class Terminal:
             if before == self._held or not decision.cause:
                 return
         style = "bold green" if decision.commands else "dim"
-        self._say(decision.epoch, headline(decision), cause_words(decision), style)
+        why = cause_words(decision)
+        why = why if len(why) <= _CAUSE_CHARS else f"{why[:_CAUSE_CHARS].rstrip()}..."
+        self._say(decision.epoch, headline(decision), why, style)
         if len(decision.scores) > 1:
             self._console.print(Padding(scores_table(decision.scores), (0, 0, 0, 10)))
 
@@ -225,6 +240,8 @@ class Terminal:
         rows.append(("seeds", self._seed_words() or "none planted"))
         if view.host_parameters:
             rows.append(("parameters", growth(view.host_parameters, view.parameters)))
+        if view.decisions and view.decisions[-1].next_step:
+            rows.append(("next", clean(view.decisions[-1].next_step)))
         if view.boundaries:
             last, p95 = boundary_ms(view.boundaries[-1]).total, view.latency(95).total
             late = "" if p95 <= BOUNDARY_MS else "  over the limit"

@@ -20,7 +20,7 @@ from leyline import Stage
 from tolaria.show.latency import BoundaryMs, boundary_ms, percentile
 from tolaria.show.lives import SeedLife
 from tolaria.show.places import Places, is_stage
-from tolaria.show.plain import boundary_dict, decision_dict, seed_dict, without_nan
+from tolaria.show.plain import view_dict
 
 _Dated = TypeVar(
     "_Dated",
@@ -29,6 +29,7 @@ _Dated = TypeVar(
     leyline.Fault,
     leyline.FieldReport,
     leyline.LatencyAlert,
+    leyline.RiskChanged,
     leyline.SeedReport,
 )
 
@@ -49,12 +50,16 @@ class RunView:
         self.host_parameters = 0
         self.metrics: dict[int, dict[str, float]] = {}
         """Metrics by epoch; ask `epochs` for them in order."""
+        self.flops: dict[int, dict[str, int]] = {}
+        """FLOPs since the run began, by epoch and by what they went into."""
         self.decisions: list[leyline.Decision] = []
         self.faults: list[leyline.Fault] = []
         self.field_reports: list[leyline.FieldReport] = []
         self.breaker_changes: list[leyline.BreakerChange] = []
         self.alerts: list[leyline.LatencyAlert] = []
         """Parts of the boundary that became too slow, and those that no longer were."""
+        self.risk_changes: list[leyline.RiskChanged] = []
+        """Every rise and fall of the level of risk."""
         self.refusals: list[leyline.SeedReport] = []
         """Transitions that were asked for and refused."""
         self.sites: leyline.SitesFound | None = None
@@ -129,6 +134,18 @@ class RunView:
         """The newest life of a seed; None if its place was never used."""
         return self._places.life(seed)
 
+    def lives_of(self, seed: str) -> list[SeedLife]:
+        """Every life of a seed, oldest first; none if its place was never used."""
+        return self._places.lives_of(seed)
+
+    def site_info(self, site: str) -> leyline.SiteInfo | None:
+        """What is known of a site; None if no schema told of it."""
+        return self._places.site_info(site)
+
+    def candidate(self, site: str, blueprint: str) -> leyline.Candidate | None:
+        """What a blueprint would add at a site; None if no schema told of it."""
+        return self._places.candidate(site, blueprint)
+
     def step_at(self, epoch: int) -> int:
         """The step that an epoch ended with; 0 if that is not known."""
         return self._steps.get(epoch, 0)
@@ -137,6 +154,11 @@ class RunView:
         """The metrics of the last epoch known up to and with this one (None: of them all)."""
         known = [at for at in self.epochs if epoch is None or at <= epoch]
         return self.metrics[known[-1]] if known else {}
+
+    @property
+    def flops_spent(self) -> dict[str, int]:
+        """FLOPs of the whole run so far by what they went into; empty where they are not known."""
+        return self.flops[max(self.flops)] if self.flops else {}
 
     def latency(self, q: float) -> BoundaryMs:
         """The q-th percentile (0 to 100) of each part and of the sum, in ms; NaN if none ran."""
@@ -160,32 +182,7 @@ class RunView:
 
     def to_dict(self) -> dict[str, Any]:
         """The view as plain values that JSON can hold; a number not measured is None."""
-        fields: dict[str, Any] = {
-            "run_id": self.run_id,
-            "model": self.model,
-            "status": self.status,
-            "epoch": self.epoch,
-            "num_epochs": self.num_epochs,
-            "step": self.step,
-            "host_parameters": self.host_parameters,
-            "parameters": self.parameters,
-            "metrics": {str(epoch): self.metrics[epoch] for epoch in self.epochs},
-            "final_metrics": self.ended.metrics if self.ended else {},
-            "boundaries": [boundary_dict(timing) for timing in self.boundaries],
-            "seeds": [seed_dict(life) for life in self.seeds],
-            "decisions": [decision_dict(decision) for decision in self.decisions],
-            "field_reports": [msgspec.structs.asdict(report) for report in self.field_reports],
-            "refusals": [msgspec.structs.asdict(report) for report in self.refusals],
-            "sites": self.sites and msgspec.structs.asdict(self.sites),
-            "lifecycle": self.lifecycle and msgspec.structs.asdict(self.lifecycle),
-            "learning_rates": self.learning_rates and msgspec.structs.asdict(self.learning_rates),
-            "faults": [msgspec.structs.asdict(fault) for fault in self.faults],
-            "breakers": [msgspec.structs.asdict(change) for change in self.breaker_changes],
-            "bus_report": self.bus and msgspec.structs.asdict(self.bus),
-            "latency_alerts": [msgspec.structs.asdict(alert) for alert in self.alerts],
-        }
-        plain: dict[str, Any] = without_nan(fields)
-        return plain
+        return view_dict(self)
 
     # --- folding ---------------------------------------------------------------------------
 
@@ -200,6 +197,7 @@ class RunView:
             case leyline.StatePacket():
                 self._note_parameters(event.epoch, 0, event.host_parameters, event.grown_parameters)
                 self._progress(event.epoch, event.num_epochs, event.step)
+                self._note_flops(event)
                 self._places.note_packet(event)
             case leyline.StepMetrics():
                 self.note_step(event.step, event.loss)
@@ -234,6 +232,9 @@ class RunView:
             case leyline.LatencyAlert():
                 self._progress(event.epoch)
                 _insert(self.alerts, event)
+            case leyline.RiskChanged():
+                self._progress(event.epoch)
+                _insert(self.risk_changes, event)
             case leyline.BusReport():
                 self._progress(event.epoch)
                 if self.bus is None or event.epoch >= self.bus.epoch:
@@ -265,11 +266,13 @@ class RunView:
         self.lifecycle = self.learning_rates = self.bus = None
         self.sites = self.sites if self.sites and self.sites.epoch <= epoch else None
         self.metrics = {at: known for at, known in self.metrics.items() if at <= epoch}
+        self.flops = {at: known for at, known in self.flops.items() if at <= epoch}
         self._boundaries = {at: known for at, known in self._boundaries.items() if at <= epoch}
         self.decisions = [decision for decision in self.decisions if decision.epoch <= epoch]
         self.field_reports = [report for report in self.field_reports if report.epoch <= epoch]
         self.refusals = [report for report in self.refusals if report.epoch <= epoch]
         self.breaker_changes = [c for c in self.breaker_changes if c.epoch <= epoch]
+        self.risk_changes = [c for c in self.risk_changes if c.epoch <= epoch]
         self.alerts = []  # a resumed run measures its boundaries anew
         self._places.rewind(epoch)
 
@@ -282,6 +285,11 @@ class RunView:
         """Keep the newest count; of one epoch's, the packet's is the oldest."""
         self.host_parameters = self.host_parameters or host
         self._parameters = max(self._parameters, ((epoch, rank), host + grown))
+
+    def _note_flops(self, packet: leyline.StatePacket) -> None:
+        if packet.training_flops or packet.search_flops:
+            spent = {"training": packet.training_flops, "search": packet.search_flops}
+            self.flops[packet.epoch] = spent
 
     def _note_epoch(self, event: leyline.EpochMetrics) -> None:
         self._progress(event.epoch, event.num_epochs, event.step)

@@ -268,7 +268,9 @@ def test_a_group_is_no_larger_than_its_memory() -> None:
     tail_bytes = 64 * (6 + 6 + 6 + 2) * 4  # act, second, act, head
     sizes = []
     for most in (1, 2, 5):
-        rules = RaceRules((4,), 5, max_shared_size_bytes=most * (tail_bytes + 6 * 64 * 4))
+        rules = RaceRules(
+            (4,), 5, batch_pieces=1, max_shared_size_bytes=most * (tail_bytes + 6 * 64 * 4)
+        )
         _, report = run(model, some, rules=rules)
         sizes.append(report.num_grouped_steps)
     assert sizes == [0, 16, 20]
@@ -290,7 +292,7 @@ def test_one_group_that_fails_is_the_reason_for_its_site() -> None:
     catalogue.register(Blueprint("inf", lambda shape: Infinite(), risk=catalogue["norm"].risk))
     some = entries(model, TRAIN[0][0], "first:inf", "first:norm", "first:low_rank", "first:norm")
     tail_bytes = 64 * (6 + 6 + 6 + 2) * 4  # act, second, act, head
-    rules = RaceRules((4,), 4, max_shared_size_bytes=2 * (tail_bytes + 6 * 64 * 4))
+    rules = RaceRules((4,), 4, batch_pieces=1, max_shared_size_bytes=2 * (tail_bytes + 6 * 64 * 4))
     shared, report = run(model, some, rules=rules)
     alone, _ = run(model, some, rules=whole(rules))
     catalogue._blueprints.clear()

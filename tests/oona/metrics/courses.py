@@ -71,6 +71,7 @@ COURSE: tuple[leyline.Event, ...] = (
     leyline.StepMetrics(step=45, loss=0.5),
     leyline.Decision(epoch=1, policy="p", cause="c"),
     leyline.Decision(epoch=1, policy="p", cause="c", commands=(CULL, CULL)),
+    leyline.RiskChanged(epoch=1, step=45, was=0, now=2, causes=("2 rollbacks",)),
     report("a/0", 2),
     report("a/1", 2),
     report("a/0", 9),

@@ -60,6 +60,7 @@ def test_a_whole_course() -> None:
         "esper.latency.alert apply": 1,
         "esper.faults race": 1,
         "esper.breaker.open bus": 1,
+        "esper.risk.level": 2,
         "esper.outbox.offered": 70,
         "esper.outbox.delivered": 60,
         "esper.outbox.dropped StepMetrics": 3,

@@ -217,7 +217,7 @@ def test_a_wrong_setting_names_the_right_one() -> None:
     """An unknown argument is refused where it is written, with the name that was meant."""
     with pytest.raises(ConfigError, match="no setting 'moniter'; did you mean 'monitor'"):
         EsperCallback(moniter="val_loss")
-    with pytest.raises(ConfigError, match=r"policy.*one of heuristic, schedule, hold"):
+    with pytest.raises(ConfigError, match=r"policy.*one of heuristic, schedule, random, hold"):
         EsperCallback({"policy": "grow"})
 
 

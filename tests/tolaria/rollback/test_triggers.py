@@ -8,7 +8,8 @@ import random
 import pytest
 import torch
 
-from leyline import ConfigError
+from leyline import ConfigError, RiskLevel
+from tamiyo.risk.engine import Assessment
 from tolaria.config import EsperConfig
 from tolaria.rollback.loss_watch import LossWatch
 from tolaria.rollback.triggers import IN_A_ROW, MemoryLimit, NonFinite, Spike, memory_used_bytes
@@ -158,7 +159,7 @@ def test_a_finite_value_counts_only_while_there_is_a_seed_to_blame() -> None:
     assert [after(looking, 1e3 * v, blamable=False) for v in noisy(10)] == [None] * 10
     for value in noisy(100, level=1e3):
         assert after(looking, value) is None
-    broken = Broken("loss", "loss is nan", in_one_step=True)
+    broken = Broken("loss", "loss is nan", in_one_step=True, is_finite=False)
     assert after(looking, math.nan, blamable=False) == broken
 
 
@@ -200,4 +201,21 @@ def test_a_metric_that_was_never_finite_is_no_seeds_fault() -> None:
         resumed.load_state_dict(looking.state_dict())
         found.append(resumed.at_boundary(epoch, metrics, blamable=blamable))
         assert looking.at_boundary(epoch, metrics, blamable=blamable) == found[-1]
-    assert found == [None, None, Broken("validation", "val_loss is nan")]
+    assert found == [None, None, Broken("validation", "val_loss is nan", is_finite=False)]
+
+
+def test_what_stood_out_is_counted_from_boundary_to_boundary() -> None:
+    """Two outliers, and three in a row that are a spike too; a resumed run has the same counts, and
+    the next boundary begins at none."""
+    looking = watch()
+    for value in [*noisy(40), 1e6, *noisy(3), 1e6, *noisy(3), 1e6, 1e6, 1e6]:
+        after(looking, value, blamable=False)
+    looking.note_rollback(Broken("loss", "loss is nan", is_finite=False))
+    looking.note_rollback(Broken("request", "out of memory"))
+    counts = {"num_outliers": 5, "num_spikes": 1, "num_rollbacks": 2, "num_non_finite": 1}
+    assert looking.counts() == counts
+    resumed = watch()
+    resumed.load_state_dict(looking.state_dict())
+    assert resumed.counts() == counts
+    resumed.passed_boundary(Assessment(RiskLevel.GREEN, RiskLevel.GREEN, ()))
+    assert resumed.counts() == dict.fromkeys(counts, 0)

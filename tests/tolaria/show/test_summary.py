@@ -12,7 +12,8 @@ from rich.console import Console, RenderableType
 import leyline
 from oona import BusStatistics
 from tests.tolaria.show.events import a_run
-from tolaria.show.summary import decisions_table, scores_table, seeds_table, summarise
+from tolaria.show.scores import scores_table
+from tolaria.show.summary import decisions_table, seeds_table, summarise
 from tolaria.show.view import RunView
 
 LEDGER = BusStatistics(offered=9, delivered=6, dropped=1, queued=2, state="closed", url="unix:///x")
@@ -52,6 +53,7 @@ def test_the_summary_says_what_the_run_came_to(view: RunView) -> None:
         "9 offered  6 delivered  1 dropped  2 queued",
         "runs/digits/report.html",
         "esper inspect runs/digits",
+        "esper explain runs/digits",
         "esper export runs/digits -o model.pt2",
         "fault at epoch 14 in checkpoint",
     ):
@@ -96,6 +98,7 @@ def test_a_run_without_events_can_be_summed_up() -> None:
     text = printed(summarise(RunView()))
     assert "running" in text
     assert "esper inspect RUN" in text
+    assert "esper explain" not in text
 
 
 def test_inspect_lists_cancelled_candidates_on_request(view: RunView) -> None:

@@ -95,6 +95,26 @@ def test_a_race_is_one_line_and_its_scores_a_table() -> None:
     assert "+ 5 more" in text
 
 
+def test_a_cause_stays_readable_however_much_there_is_to_say() -> None:
+    """Of ten culls the causes of three are said, the rest counted; one that is endless is cut."""
+    culls = [leyline.Cull(seed=f"a/{n}", cause=f"reason {n}", embargo_epochs=3) for n in range(10)]
+    lines = shown([decision(3, "because", *culls)], live=False).splitlines()
+    assert lines == [
+        "epoch 3: cull 10 candidates: reason 0; reason 1; reason 2; and 7 more causes; because"
+    ]
+    (line,) = shown([decision(3, "much " * 500)], live=False).splitlines()
+    assert line.endswith("much...")
+    assert len(line) < 400
+
+
+def test_the_live_table_says_what_comes_next() -> None:
+    """As the last decision says; no row where it says nothing."""
+    planned = msgspec.structs.replace(decision(3, "because"), next_step="a race in 2 epochs")
+    assert "next" in shown([planned], live=True)
+    assert "a race in 2 epochs" in shown([planned], live=True)
+    assert "next" not in shown([decision(3, "because")], live=True)
+
+
 def test_a_hold_speaks_when_its_cause_is_new() -> None:
     """Holds for one cause print once, figures aside; another cause prints again."""
     events: list[leyline.Event] = [

@@ -36,6 +36,7 @@ _EXAMPLES: Final[Mapping[str, Any]] = {
     "boundary_every_steps": 1_000,
     "trial_learning_rate": 3e-3,
     "memory_limit_bytes": 8 * 1024**3,
+    "max_rollbacks": 5,
     "max_checkpoints_size_bytes": 10 * 1024**3,
 }
 """For fields whose default is None, which TOML cannot say."""

@@ -1,4 +1,5 @@
-"""The page: key figures, metrics with lifecycle marks, timelines, latency, decisions, faults.
+"""The page: key figures, metrics with lifecycle marks, timelines and stories of seeds, latency,
+decisions, faults and risk.
 
 The markup is both HTML and well-formed XML; nothing in it is fetched from anywhere.
 """
@@ -11,8 +12,10 @@ from pathlib import Path
 from leyline import Stage
 from leyline.limits import BOUNDARY_MS
 from tolaria.disk.files import write_atomic
-from tolaria.show.phrases import counted, figure, stage_word
+from tolaria.show.phrases import counted, figure, flops_words, stage_word
 from tolaria.show.report import charts, tables, timeline
+from tolaria.show.report.risk import risk_strip
+from tolaria.show.report.stories import stories
 from tolaria.show.report.style import style_sheet
 from tolaria.show.report.svg import escape
 from tolaria.show.sites import sites_words
@@ -38,7 +41,8 @@ def render(view: RunView) -> str:
         f'<h1>{title}</h1>\n<p class="sub">{_subtitle(view)}</p>\n'
         f"{_key_figures(view)}\n{_metrics(view)}\n{_seeds(view)}\n{_boundary(view)}\n"
         f"<h2>Decisions</h2>\n{tables.decisions_table(view)}\n"
-        f"<h2>Faults and refusals</h2>\n{tables.faults_table(view)}\n</body>\n</html>\n"
+        f"<h2>Faults, refusals and risk</h2>\n{risk_strip(view.risk_changes, view.epoch)}"
+        f"{tables.faults_table(view)}\n</body>\n</html>\n"
     )
 
 
@@ -75,14 +79,22 @@ def _key_figures(view: RunView) -> str:
     p50, p95 = view.latency(50).total, view.latency(95).total
     latency = f"p50 {p50:.2f}, limit {BOUNDARY_MS:g} ms" if view.boundaries else ""
     tiles.append(("boundary p95", f"{p95:.2f} ms" if view.boundaries else "-", latency))
+    if words := flops_words(view.flops_spent):
+        total, _, shares = words.partition(": ")
+        tiles.append(("FLOPs", total, shares))
     if view.sites is not None:
         tiles.append(("sites", *sites_words(view.sites)))
     tiles.append(("faults", str(len(view.faults)), f"{len(view.refusals)} refused"))
     items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{_unbroken(note)}</small></dd></div>"
         for name, value, note in tiles
     )
     return f'<dl class="figures">{items}</dl>'
+
+
+def _unbroken(note: str) -> str:
+    """A note whose figures stay with their unit."""
+    return escape(note).replace(" %", "&#160;%")
 
 
 def _metrics(view: RunView) -> str:
@@ -112,8 +124,19 @@ def _metrics(view: RunView) -> str:
         for title, unit, members in groups
         if members
     ]
+    if view.flops:
+        drawn.append(charts.metric_chart("FLOPs so far", "billions", _flops(view), [], view.epoch))
     body = "\n".join(drawn) or '<p class="none">No epoch has ended.</p>'
     return f"<h2>Metrics</h2>\n{_mark_legend(events)}{body}"
+
+
+def _flops(view: RunView) -> dict[str, list[tuple[int, float]]]:
+    """Billions of FLOPs by epoch, of each use of them."""
+    epochs = sorted(view.flops)
+    return {
+        use: [(epoch, view.flops[epoch].get(use, 0) / 1e9) for epoch in epochs]
+        for use in view.flops_spent
+    }
 
 
 def _mark_legend(events: list[charts.Event]) -> str:
@@ -132,7 +155,7 @@ def _seeds(view: RunView) -> str:
     return (
         f"<h2>Seeds</h2>\n{timeline.legend() if shown else ''}"
         f"{timeline.timeline(shown, view.epoch)}\n{tables.seeds_table(view)}"
-        f'<p class="note">{escape(note)}</p>'
+        f'{stories(view)}<p class="note">{escape(note)}</p>'
     )
 
 

@@ -8,28 +8,53 @@ from typing import Final
 
 from leyline import Score
 from tolaria.show.lives import Gain
+from tolaria.show.phrases import work_words
 from tolaria.show.report import svg
 from tolaria.show.report.cells import measured, row, table
 from tolaria.show.report.svg import escape
+from tolaria.show.story import ranked
 
 _HEADS: Final = ("=blueprint", "~site", "#gain", "#needed", "", "#parameters", "#steps")
+_COSTS: Final = {"value": "#value", "work": "#work"}
+"""Columns that are there only where they tell something."""
 _INTERVAL_MARGIN_PERCENT: Final = 3
 
 
-def scores_table(scores: Sequence[Score]) -> str:
-    """Candidates, best first, with gain, error and what was needed drawn on one scale."""
+def scores_table(scores: Sequence[Score], of: Score | None = None) -> str:
+    """Candidates, best first, with gain, error and what was needed drawn on one scale.
+
+    Args:
+        scores: of a race.
+        of: the one that the table is about, which is marked.
+    """
     ends = [score.gain + sign * _known(score.gain_error) for score in scores for sign in (-2, 2)]
     ends += [score.threshold for score in scores] + [0.0]
     known = [end for end in ends if math.isfinite(end)]
     margin = _INTERVAL_MARGIN_PERCENT
     x = svg.Scale(min(known), max(known), margin, 100 - margin)
-    ranked = sorted(scores, key=lambda score: (math.isnan(score.gain), -score.gain))
-    rows = [_score_row(score, x) for score in ranked]
+    costs = _costs(scores)
+    heads = (*_HEADS, *costs)
+    rows = [row(heads, _cells(s, x, costs), css=_css(s, of)) for s in ranked(scores)]
     words = "Bars: gain with two standard errors; red: what was needed. Bold: chosen."
-    return f'{table(_HEADS, rows, css="tight")}<p class="note">{words}</p>'
+    if _COSTS["value"] in costs:
+        words += " Value: the gain less its costs, by which they were compared."
+    if _COSTS["work"] in costs:
+        words += " Work: what it adds to a training step."
+    return f'{table(heads, rows, css="tight")}<p class="note">{words}</p>'
 
 
-def _score_row(score: Score, x: svg.Scale) -> str:
+def _costs(scores: Sequence[Score]) -> list[str]:
+    """Columns of costs that tell something: a value that is not the gain, work that is known."""
+    is_valued = any(not math.isnan(s.value) and s.value != s.gain for s in scores)
+    is_weighed = any(score.step_cost for score in scores)
+    return [_COSTS["value"]] * is_valued + [_COSTS["work"]] * is_weighed
+
+
+def _css(score: Score, of: Score | None) -> str:
+    return "chosen" if score.chosen else "told" if score is of else ""
+
+
+def _cells(score: Score, x: svg.Scale, costs: Sequence[str]) -> list[str]:
     cells = [
         escape(score.blueprint),
         escape(score.site),
@@ -39,7 +64,11 @@ def _score_row(score: Score, x: svg.Scale) -> str:
         f"{score.parameters:,}",
         f"{score.steps:,}",
     ]
-    return row(_HEADS, cells, css="chosen" if score.chosen else "")
+    known = {
+        _COSTS["value"]: measured(Gain(score.value)),
+        _COSTS["work"]: work_words(score.step_cost),
+    }
+    return cells + [known[head] for head in costs]
 
 
 def _interval(score: Score, x: svg.Scale) -> str:

@@ -18,6 +18,15 @@ _STAGE_COLOURS: Final = {
 }
 """Colour of each stage by its number: on light, on dark."""
 
+_RISK_COLOURS: Final = (
+    ("#7fb98d", "#4c8a5c"),
+    ("#e8c95a", "#b3942f"),
+    ("#ef8a47", "#d9742f"),
+    ("#d6453d", "#e5645c"),
+    ("#7a1f4b", "#b0447c"),
+)
+"""Colour of each level of risk by its number: on light, on dark."""
+
 _LINES: Final = (
     ("#2f6fb5", "#6db0f2"),
     ("#d2691e", "#f0a35e"),
@@ -90,6 +99,7 @@ polyline { fill: none; vector-effect: non-scaling-stroke; }
 .stage b { padding: 0 4px; font-size: 11px; font-weight: 400; line-height: 18px; color: #14171a;
   white-space: nowrap; }
 .stage.end { width: 6px; }
+.track.risk { height: 24px; }
 .interval { display: block; width: 150px; height: 14px; margin: 3px 0 0; overflow: visible; }
 .interval .whisker { stroke: var(--ink); stroke-width: 1.5; }
 .interval .zero { stroke: var(--muted); stroke-width: 1; }
@@ -105,6 +115,7 @@ th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--rule); vertical
   overflow-wrap: break-word; }
 table.narrow, table.tight { width: auto; }
 .name { overflow-wrap: anywhere; min-width: 9em; }
+.tight .name { min-width: 4em; }
 .num { text-align: right; }
 .num, .word { white-space: nowrap; font-variant-numeric: tabular-nums; }
 td.what { font-weight: 600; }
@@ -117,6 +128,17 @@ tr.chosen td { font-weight: 650; }
 tr.raced td { border-bottom: 0; }
 tr.scores > td { padding-top: 0; }
 summary { cursor: pointer; color: var(--muted); font-size: 13px; }
+.then { display: block; color: var(--muted); font-size: 13px; }
+tr.told td { background: var(--card); }
+.story { border-bottom: 1px solid var(--rule); }
+.story > summary { padding: 8px 0; color: var(--ink); font-size: 14px; overflow-wrap: anywhere; }
+.story > summary .swatch { display: inline-block; margin: 0 8px 0 4px; }
+.story dl { display: grid; grid-template-columns: 68px minmax(0, 1fr); margin: 0 0 14px; }
+.story .interval { width: 110px; }
+.story dt { color: var(--muted); font-size: 13px; padding-top: 1px; }
+.story dd { margin: 0 0 6px; }
+.story dd p { display: inline; }
+.story dd p::after { content: " "; }
 .bad { color: var(--bad); font-weight: 600; }
 """
 
@@ -150,7 +172,6 @@ _NARROW: Final = """
   .scores > td { display: block; }
   .tight { font-size: 13px; }
   .tight th, .tight td { padding-right: 10px; }
-  .tight .name { min-width: 4em; }
   details > summary { padding-left: 56px; }
 }
 @media print { body { max-width: none; } }
@@ -168,6 +189,7 @@ def style_sheet() -> str:
     """The whole style sheet; it loads nothing."""
     classes = [f".s{stage} {{ --s: var(--s{stage}); }}" for stage in _STAGE_COLOURS]
     classes += [f".c{number} {{ --c: var(--c{number}); }}" for number in range(len(_LINES))]
+    classes += [f".r{level} {{ --s: var(--r{level}); }}" for level in range(len(_RISK_COLOURS))]
     light, dark = _LIGHT + _variables(0), _DARK + _variables(1)
     return (
         f":root {{ color-scheme: light dark; {light} }}\n"
@@ -182,5 +204,6 @@ def style_sheet() -> str:
 
 def _variables(theme: int) -> str:
     stages = [f"--s{stage}:{colours[theme]};" for stage, colours in _STAGE_COLOURS.items()]
+    stages += [f"--r{level}:{colours[theme]};" for level, colours in enumerate(_RISK_COLOURS)]
     lines = [f"--c{number}:{colours[theme]};" for number, colours in enumerate(_LINES)]
     return "".join(stages + lines)

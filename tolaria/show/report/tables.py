@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from leyline import limits
-from tolaria.show.health import alert_head, alert_why, breaker_head, breaker_why
+from tolaria.show.health import (
+    alert_head,
+    alert_why,
+    breaker_head,
+    breaker_why,
+    risk_action,
+    risk_causes,
+    risk_head,
+)
 from tolaria.show.phrases import (
     Stretch,
     cause_words,
@@ -70,7 +78,7 @@ def decisions_table(view: RunView) -> str:
 
 
 def faults_table(view: RunView) -> str:
-    """What failed and was contained, what was refused, breakers and latency alerts."""
+    """What failed and was contained, what was refused, breakers, alerts and risk, by epoch."""
     rows = [
         [str(fault.epoch), str(fault.step), *map(escape, (fault.where, fault.what, fault.action))]
         for fault in view.faults
@@ -86,6 +94,15 @@ def faults_table(view: RunView) -> str:
     rows += [
         [str(a.epoch), "-", escape(alert_head(a)), escape(alert_why(a)), "-"] for a in view.alerts
     ]
+    rows += [
+        [
+            str(r.epoch),
+            str(r.step),
+            *map(escape, (risk_head(r), risk_causes(r), risk_action(r.now))),
+        ]
+        for r in view.risk_changes
+    ]
+    rows.sort(key=lambda cells: int(cells[0]))
     if not rows:
         return '<p class="none">None.</p>'
     return _plain(("#epoch", "#step", "~where", "what", "action"), rows)
@@ -119,9 +136,11 @@ def _plain(heads: Sequence[str], rows: Iterable[Sequence[str]], css: str = "card
 def _decision_rows(stretch: Stretch) -> str:
     decision = stretch.decision
     css = " ".join(["hold"] * (not decision.commands) + ["raced"] * bool(decision.scores))
+    after = f"then: {prose(decision.next_step)}" if decision.next_step else ""
+    following = f'<span class="then">{after}</span>' if after else ""
     said = (
         f'<tr class="{css}"><td class="num">{stretch.epochs}</td><td class="what">'
-        f"{escape(headline(decision))}</td><td>{prose(cause_words(decision))}</td></tr>"
+        f"{escape(headline(decision))}</td><td>{prose(cause_words(decision))}{following}</td></tr>"
     )
     if not decision.scores:
         return said

@@ -6,19 +6,19 @@ from hypothesis import given, settings
 
 import leyline
 from leyline import Advance, Cull, Decision, Germinate, Stage
-from tamiyo import HoldPolicy, SchedulePolicy, SettlingRules, State
+from tamiyo import HoldPolicy, SchedulePolicy, ScheduleRules, State
 from tests.tamiyo.boundaries import NAN, Row, boundaries, judged, sent, state, tried
 
-PLAN = [
+PLAN = (
     (3, "block1", "conv"),
     (7, "block2", "norm"),
     (7, "block1", "low_rank"),
     (7, "block1", "conv"),
-]
+)
 
 
 def policy() -> SchedulePolicy:
-    return SchedulePolicy(PLAN, SettlingRules())
+    return SchedulePolicy(ScheduleRules(schedule=PLAN))
 
 
 def only(decision: Decision) -> Advance:
@@ -76,7 +76,7 @@ def test_the_counterfactual_may_still_cull() -> None:
     useless = judged("block1/0", 0.0, 0.1)
     (command,) = policy().decide(state(useless)).commands
     assert isinstance(command, Cull)
-    lenient = SchedulePolicy(PLAN, SettlingRules(veto=False))
+    lenient = SchedulePolicy(ScheduleRules(schedule=PLAN, veto=False))
     assert only(lenient.decide(state(useless))).to == Stage.FINE_TUNING
     unmeasured = judged("block1/0", NAN, NAN)
     assert policy().decide(state(unmeasured)).commands == ()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import leyline
 from leyline import Advance, Cull, Decision, Germinate, Stage
-from tamiyo import HeuristicPolicy, HeuristicRules, SettlingRules, State
+from tamiyo import HeuristicPolicy, HeuristicRules, State
 from tests.tamiyo.boundaries import (
     CANDIDATES,
     Row,
@@ -90,7 +90,7 @@ def test_two_policies_share_nothing() -> None:
     first, second = HeuristicPolicy(), HeuristicPolicy()
     decide(tried("block1/0", 0.5), policy=first)
     decide(policy=first)
-    assert second.state_dict() == {"first_gain": 0.0, "misses": 0, "races": 0}
+    assert second.state_dict() == HeuristicPolicy().state_dict() != first.state_dict()
 
 
 # --- when a race is called -----------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_the_veto_can_be_switched_off() -> None:
     harmful = judged("block1/0", -0.5, 0.01)
     (cull,) = [command for command in decide(harmful).commands if command.seed == "block1/0"]
     assert isinstance(cull, Cull)
-    lenient = HeuristicPolicy(HeuristicRules(settling=SettlingRules(veto=False)))
+    lenient = HeuristicPolicy(HeuristicRules(veto=False))
     assert moves(decide(harmful, policy=lenient))["block1/0"] is Stage.FINE_TUNING
 
 

@@ -1,0 +1,126 @@
+"""What the policy's answer costs beside its limit, by the number of seeds.
+
+What is timed is all that the controller does with a packet: reading it, deciding, keeping the
+policy's own state. The peer is the same on a packet without seeds, in the same process by turns.
+
+Run it: python -m bench decide
+"""
+
+from __future__ import annotations
+
+import array
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import leyline
+from bench.pairs import Row
+from leyline import Candidate, Schema, SiteInfo, Stage, StatePacket, limits
+from tamiyo import Controller, HeuristicPolicy, HeuristicRules, Policy
+from tolaria.show.latency import percentile
+
+TITLE = "decisions"
+_NUM_ACTIVE: Final = 32
+_NUM_DORMANT: Final = 10_000
+_NUM_SITES: Final = 32
+_KINDS: Final = ("conv", "low_rank", "norm", "depthwise")
+_NUM_PAIRS: Final = 200
+_EPOCH: Final = 20
+
+At = tuple[StatePacket, Schema]
+
+
+def _boundary(num_dormant: int, **cells: float) -> At:
+    """So many dormant seeds among 32 that have these cells."""
+    num_active = _NUM_ACTIVE if cells else 0
+    num_seeds = num_dormant + num_active
+    every = max(1, num_seeds // max(1, num_active))
+    active = [row * every for row in range(num_active)]
+    columns: dict[str, memoryview] = {}
+    for name, item in leyline.COLUMN_FORMATS.items():
+        column = array.array(item, [0] * (2 if name == "metrics" else num_seeds))
+        for row in active if name in cells else ():
+            column[row] = int(cells[name]) if item in "iq" else cells[name]
+        if name == "site":
+            for row in range(num_seeds):
+                column[row] = row % _NUM_SITES
+        columns[name] = memoryview(column).toreadonly()
+    sites = [f"layers.{number}" for number in range(_NUM_SITES)]
+    schema = Schema(
+        run_id="bench",
+        schema_id=1,
+        sites=tuple(SiteInfo(name=s, shape=(8, 64), channels=64, accepts=_KINDS) for s in sites),
+        blueprints=_KINDS,
+        candidates=tuple(
+            Candidate(site=site, blueprint=kind, parameters=100, flops=200)
+            for site in sites
+            for kind in _KINDS
+        ),
+        metrics=("val_loss", "val_accuracy"),
+        seeds=tuple(f"{sites[n % _NUM_SITES]}/{n // _NUM_SITES}" for n in range(num_seeds)),
+    )
+    packet = StatePacket(
+        schema_id=1,
+        epoch=_EPOCH,
+        step=1000,
+        num_epochs=100,
+        host_parameters=100_000,
+        grown_parameters=0,
+        param_budget=100_000,
+        trials_possible=True,
+        **columns,
+    )
+    return packet, schema
+
+
+_SETTLED: Final = {"stage": Stage.FOSSILIZED, "epochs_in_stage": 9, "alpha": 1.0}
+_RACED: Final = {
+    "stage": Stage.TRAINING,
+    "epochs_in_stage": 1,
+    "trial_steps": 200,
+    "trial_gain": 0.5,
+    "trial_error": 0.01,
+}
+_CASES: Final[tuple[tuple[str, int, dict[str, float], float], ...]] = (
+    ("32 fossils, a race is called", 0, _SETTLED, 0.5),
+    ("32 candidates, their race is judged", 0, _RACED, 0.5),
+    ("32 fossils among 10,000 dormant, a race is called", _NUM_DORMANT, _SETTLED, 2.0),
+    ("32 candidates among 10,000 dormant, judged", _NUM_DORMANT, _RACED, 2.0),
+)
+"""What is decided, dormant seeds, cells of the others, and the goal for p95 in ms."""
+
+
+def _answer_ms(at: At, policy: Callable[[], Policy]) -> float:
+    """CPU time of one answer of a fresh policy: what others do on this machine is not ours."""
+    controller = Controller(policy(), time.monotonic, deadline_ms=60_000.0)
+    start_ns = time.thread_time_ns()
+    decision = controller.decide(*at)
+    took_ms = (time.thread_time_ns() - start_ns) / 1e6
+    assert not decision.late
+    return took_ms
+
+
+def _row(claim: str, num_dormant: int, cells: dict[str, Any], goal_ms: float) -> Row:
+    at, empty = _boundary(num_dormant, **cells), _boundary(0)
+
+    def policy() -> Policy:
+        return HeuristicPolicy(HeuristicRules(rest_races=2, plateau_epochs=3))
+
+    _answer_ms(at, policy), _answer_ms(empty, policy)
+    pairs = [(_answer_ms(at, policy), _answer_ms(empty, policy)) for _ in range(_NUM_PAIRS)]
+    p50, p95 = (percentile([mine for mine, _ in pairs], q) for q in (50, 95))
+    beside = statistics.median(peer for _, peer in pairs)
+    return Row(
+        claim=claim,
+        goal=f"p95 <= {goal_ms:g} ms",
+        found=f"p95 {p95:.3f} ms, p50 {p50:.3f} ms",
+        beside=f"limit {limits.DECIDE_MS:g} ms, {limits.DECIDE_MS / p95:.0f}x p95; "
+        f"without seeds {beside:.3f} ms",
+        met=p95 <= goal_ms,
+    )
+
+
+def rows() -> list[Row]:
+    """Every claim about decisions."""
+    return [_row(*case) for case in _CASES]

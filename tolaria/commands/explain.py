@@ -1,0 +1,93 @@
+"""`esper explain`: a seed's life in plain sentences."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from leyline import RunError
+from tolaria.commands.history import read_view
+from tolaria.disk.run import RunDirectory
+from tolaria.show.output import Output
+from tolaria.show.phrases import clean, counted
+from tolaria.show.story import Story, stories, story_of
+from tolaria.show.story_words import headline_of
+from tolaria.show.told import story_dict, told
+from tolaria.show.view import RunView
+
+_NUM_CLOSE = 3
+
+
+def with_journal(path: Path) -> RunDirectory:
+    """Open a run to read what its journal tells.
+
+    Raises:
+        RunError: there is no run at `path`, or it has lost its journal.
+    """
+    run = RunDirectory.open(path, lock=False)
+    if not run.journal.is_file():
+        raise RunError(
+            f"{path} has no {run.journal.name}, so nothing of what it decided is known; if it is a "
+            "copy, copy that too"
+        )
+    return run
+
+
+def explain_run(path: Path, seed: str | None, *, as_json: bool = False) -> None:
+    """Tell every life of a seed; without one, name each seed that was grafted in one line.
+
+    Args:
+        path: the run's directory; nothing is written there.
+        seed: its name, such as block2/3.
+        as_json: print a list with an object for each life instead.
+
+    Raises:
+        RunError: as `with_journal`, or it never had a seed of that name.
+    """
+    run = with_journal(path)
+    view = read_view(run)
+    if seed is None:
+        found = [story_of(view, life) for life in view.seeds if life.touched_host]
+    else:
+        found = stories(view, seed)
+        if not found:
+            raise RunError(_unknown(view, path, seed))
+    if as_json:
+        sys.stdout.write(json.dumps([story_dict(story) for story in found], indent=2) + "\n")
+        return
+    console = Output()
+    if seed is None:
+        _list(console, view, found, path)
+        return
+    for number, story in enumerate(found):
+        if number:
+            console.print()
+        console.print(told(story))
+
+
+def _list(console: Console, view: RunView, found: Sequence[Story], path: Path) -> None:
+    for story in found:
+        console.print(headline_of(story), markup=False, soft_wrap=True)
+    others = [life.seed for life in view.seeds if not life.touched_host]
+    if not found:
+        console.print("no seed was grafted" + (" yet" if view.status == "running" else ""))
+    example = found[-1].life.seed if found else others[-1] if others else ""
+    if example:
+        rest = f"; {counted(len(others), 'candidate')} that only raced can be asked for too"
+        said = f"esper explain {path} {clean(example)} tells all of it{rest if others else ''}"
+        console.print(said, style="dim", markup=False, soft_wrap=True)
+
+
+def _unknown(view: RunView, path: Path, seed: str) -> str:
+    known = list(dict.fromkeys(life.seed for life in view.seeds))
+    if not known:
+        return f"no seed is named {seed!r}: {path} has planted none"
+    close = difflib.get_close_matches(seed, known, n=_NUM_CLOSE, cutoff=0.3) or known[:_NUM_CLOSE]
+    names = ", ".join(clean(name) for name in close)
+    listed = f"`esper explain {path}` lists those grafted"
+    return f"no seed is named {seed!r}; there is {names}; {listed}"
