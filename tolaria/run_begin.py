@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kasmina.slots.slot import attached_seeds
 from leyline import RunStarted
+from tolaria.growth.policies import policy_settings
 from tolaria.plain_loop import handover
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def begin(esper: Orchestrator, *, resumed: bool) -> None:
             host_parameters=esper.host_parameters(),
             model=type(esper.model).__name__,
             resumed=resumed,
+            settings=policy_settings(esper.config),
         )
     )
     esper.recovery.take_first(esper.epoch, esper.step)

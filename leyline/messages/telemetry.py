@@ -16,6 +16,8 @@ class RunStarted(Message, frozen=True, tag="run_started"):
     host_parameters: int
     model: str
     resumed: bool
+    settings: dict[str, str] = msgspec.field(default_factory=dict)
+    """Of those that decide what grows the ones that are not the defaults, each as JSON."""
 
 
 class StepMetrics(Message, frozen=True, tag="step"):

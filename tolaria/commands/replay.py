@@ -7,33 +7,17 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any
 
-from leyline import ConfigError, Decision, Event
+from leyline import ConfigError, Event, RunStarted
 from tamiyo.policies import SHARED
 from tolaria.commands.explain import with_journal
-from tolaria.commands.runs import SPEC_FILE, read_stored_spec
 from tolaria.config import EsperConfig, load_config
 from tolaria.disk.journal import read
-from tolaria.disk.run import RunDirectory
 from tolaria.growth.policies import build_policy
 from tolaria.resume.redecide import Redecided, Turn, redecide
 from tolaria.show.output import Output
 from tolaria.show.redecided import redecided_dict, redecided_table, summary_lines
-
-_ASSUMED: Final = (
-    "the run was not started by `esper train`, which keeps its settings: the defaults of its "
-    "policy were taken; state others with --set"
-)
-
-
-class _Own(NamedTuple):
-    """What a run decided by."""
-
-    settings: dict[str, Any]
-    """Those that differ from the defaults."""
-    is_known: bool
-    """Whether they were kept; else only the policy's name is known."""
 
 
 def replay_run(
@@ -57,17 +41,15 @@ def replay_run(
     run = with_journal(path)
     is_live = run.is_held()
     events = list(read(run.journal))
-    own = _own_settings(run, events)
-    config = _config(own.settings, policy, given)
-    is_own = not given and policy in (None, _policy_of(own.settings))
+    own = _own_settings(events)
+    config = _config(own, policy, given)
+    is_own = not given and policy in (None, _policy_of(own))
     rows = list(redecide(events, build_policy(config), is_own=is_own))
     if as_json:
         for row in rows:
             sys.stdout.write(json.dumps(redecided_dict(row)) + "\n")
     else:
-        _show(rows, is_own=is_own and own.is_known, is_live=is_live)
-        if rows and not (own.is_known or given):
-            Output().print(_ASSUMED, soft_wrap=True)
+        _show(rows, is_own=is_own, is_live=is_live)
     if is_own and any(row.verdict == "different" for row in _boundaries(rows)):
         sys.exit(1)
 
@@ -91,18 +73,15 @@ def _policy_of(settings: dict[str, Any]) -> str:
     return str(settings.get("policy", EsperConfig().policy))
 
 
-def _own_settings(run: RunDirectory, events: Iterable[Event]) -> _Own:
-    """The settings that `esper train` has kept, else the name that the decisions bear."""
-    if (run.path / SPEC_FILE).is_file() or SPEC_FILE in run.essential:
-        stored = read_stored_spec(run.path)
-        return _Own({**stored.spec.esper, "rng_seed": stored.rng_seed}, is_known=True)
-    names = [event.policy for event in events if isinstance(event, Decision)]
-    return _Own({"policy": names[-1]} if names else {}, is_known=False)
+def _own_settings(events: Iterable[Event]) -> dict[str, Any]:
+    """The settings that the run, or its last resumed part, was started with."""
+    told = next((e.settings for e in reversed([*events]) if isinstance(e, RunStarted)), {})
+    return {name: json.loads(value) for name, value in told.items()}
 
 
 def _config(own: dict[str, Any], policy: str | None, given: dict[str, Any]) -> EsperConfig:
     """The config of the policy that is asked; the environment says nothing of a run that was."""
-    values = {name: own[name] for name in own if name not in ("telemetry", "audit")}
+    values = dict(own)
     if policy is not None and policy != _policy_of(own):
         for name in ("enabled", "schedule", "policy_options"):
             values.pop(name, None)  # those were meant for the other one

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+import msgspec
+
 from kasmina.guard import attempt, contain, describe
 from kasmina.rng import derive_rng_seed, isolated_rng
 from leyline import PolicyError
@@ -12,6 +14,7 @@ from tamiyo import AskedApart, HoldPolicy, Policy, PolicyKind, policy_catalogue
 from tamiyo.policies import SHARED
 from tolaria.config import EsperConfig
 from tolaria.resume.occasion import better_sign
+from tolaria.settings_sources import plain
 
 
 def build_policy(config: EsperConfig) -> Policy:
@@ -54,6 +57,16 @@ def policy_kind(name: str) -> PolicyKind:
         with isolated_rng(0):
             policy_catalogue.load_plug_ins(contain)
     return policy_catalogue[name]
+
+
+def policy_settings(config: EsperConfig) -> dict[str, str]:
+    """What `build_policy` goes by, where it differs from the defaults, each value as JSON."""
+    names, defaults = ("enabled", "policy", "policy_options", *SHARED), EsperConfig()
+    values = {name: getattr(config, name) for name in names}
+    changed = {n: value for n, value in values.items() if value != getattr(defaults, n)}
+    return {
+        name: msgspec.json.encode(value, enc_hook=plain).decode() for name, value in changed.items()
+    }
 
 
 def _shared(config: EsperConfig) -> dict[str, Any]:

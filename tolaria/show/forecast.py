@@ -91,14 +91,14 @@ def _growth_lines(told: Forecast) -> Iterator[str]:
     unit = "epoch" if config.boundary_every_steps is None else "boundary"
     yield f"growth: first after {unit} {first.epoch}: {headline(first)}: {cause_words(first)}"
     if config.policy == "heuristic" and told.validates:
-        first, *later = config.trial_steps
+        fewest, *later = config.trial_steps
         rungs = [
             f"the best {max(1, config.trial_keep >> rung)} to {steps:,}"
             for rung, steps in enumerate(later)
         ]
         on = f"; {', '.join(rungs)}" if rungs else ""
         yield (
-            f"race: at most {counted(config.max_candidates, 'candidate')}, trained for {first:,} "
+            f"race: at most {counted(config.max_candidates, 'candidate')}, trained for {fewest:,} "
             f"steps{on}"
         )
 

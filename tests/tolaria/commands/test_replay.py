@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
 
-from leyline import VERSION, ConfigError, Decision, Event, RunError, encode
+from leyline import VERSION, ConfigError, Decision, Event, RunError, RunStarted, encode
 from tamiyo import State
 from tests.tolaria.commands.test_looking_back import FAILED, run_with
 from tests.tolaria.show.events import Run, schema, started
@@ -93,28 +93,16 @@ def test_another_policy_is_asked(grown_run: Path) -> None:
         assert row["now"]["policy"] == "hold"
 
 
-def test_a_run_that_no_esper_train_started_says_that_defaults_were_taken(
+def test_a_run_that_no_esper_train_started_has_its_settings_too(
     grown_run: Path, tmp_path: Path
 ) -> None:
-    """Its settings are not kept; with them stated by --set nothing differs."""
+    """They are in the journal: nothing differs where the file of `esper train` is not there."""
     own = run_with(tmp_path / "own", read(grown_run / "journal.bin"))
-    result = replay(own, "--set", "max_candidates=6", "--set", "veto=false")
-    assert result.exit_code == 0
-    assert "8 boundaries, all the same" in result.stdout
-    assert "was not started" not in result.stdout
-    assumed = replay(own)
-    assert assumed.exit_code == 1, "something differs, though it may be the settings"
-    assert "was not started by `esper train`" in assumed.stdout
-    assert "not a pure function" not in assumed.stdout
-
-
-def test_settings_that_are_lost_are_not_guessed(grown_run: Path, tmp_path: Path) -> None:
-    """Where `esper train` kept a run's settings and their file is gone, that is an error."""
-    copy = changed(grown_run, tmp_path / "run", lambda event: event)
-    (copy / "spec.json").unlink()
-    error = replay(copy).exception
-    assert isinstance(error, RunError)
-    assert "spec.json is missing" in str(error)
+    assert not (own / "spec.json").exists()
+    started = next(e for e in read(own / "journal.bin") if isinstance(e, RunStarted))
+    assert started.settings == {"max_candidates": "6", "veto": "false"}
+    result = replay(own)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "8 boundaries, all the same")
 
 
 @pytest.mark.parametrize(
