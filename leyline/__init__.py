@@ -25,6 +25,7 @@ from leyline.errors import RunError as RunError
 from leyline.errors import RunLockedError as RunLockedError
 from leyline.errors import SiteError as SiteError
 from leyline.errors import TrialError as TrialError
+from leyline.errors import VersionError as VersionError
 from leyline.lifecycle import GUARDS as GUARDS
 from leyline.lifecycle import LIFECYCLE as LIFECYCLE
 from leyline.lifecycle import SOURCES as SOURCES

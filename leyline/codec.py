@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from leyline.checksum import crc32
-from leyline.errors import ContractError
+from leyline.errors import ContractError, VersionError
 from leyline.limits import MESSAGE_SIZE_BYTES
 from leyline.messages.base import VERSION
 from leyline.messages.decisions import Command, Score
@@ -89,7 +89,7 @@ def decode(data: bytes | bytearray | memoryview) -> AnyMessage:
     if magic != _MAGIC or reserved:
         raise ContractError("not a Leyline message: its first eight bytes are not the header's")
     if version != VERSION:
-        raise ContractError(
+        raise VersionError(
             f"message of contract version {version} refused: this is version {VERSION}"
         )
     if size_bytes != len(body):

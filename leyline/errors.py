@@ -11,6 +11,10 @@ class ContractError(EsperError, ValueError):
     """A message that the codec refuses: damaged, too large, of another version or malformed."""
 
 
+class VersionError(ContractError):
+    """A message of another version of the contract."""
+
+
 class ConfigError(EsperError, ValueError):
     """A setting that is unknown, of the wrong type or out of range."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self, get_args
 
-from leyline import ContractError, Event, RunError, decode, encode
+from leyline import ContractError, Event, RunError, VersionError, decode, encode
 from leyline.codec import HEADER_SIZE_BYTES
 from leyline.limits import MESSAGE_SIZE_BYTES
 from tolaria.disk.files import DISK, FileOps, reason
@@ -169,6 +169,11 @@ def _records(file: io.BufferedReader, path: Path) -> Iterator[tuple[Event, int]]
         try:
             event = decode(file.read(size_bytes))
         except ContractError as error:
+            if isinstance(error, VersionError) and not start:
+                raise RunError(
+                    f"{path} was written by another version of Esper ({error}); read it with that "
+                    "one, or begin a run in another directory"
+                ) from error
             if _only_zeros(file, b""):
                 return  # nothing follows: it was being written when the process or power went
             raise RunError(f"{path} is damaged at byte {start}: {error}") from error

@@ -90,7 +90,8 @@ def health_words(view: RunView) -> str:
 
 
 def health_lines(view: RunView) -> list[str]:
-    """Every change of a breaker or of the level of risk, and every alert, by epoch."""
+    """Every change of a breaker or of the level of risk, and every alert, by epoch; how many
+    boundaries the policy lost."""
     dated = [
         (c.epoch, f"epoch {c.epoch}: {breaker_head(c)}: {breaker_why(c)}")
         for c in view.breaker_changes
@@ -99,4 +100,9 @@ def health_lines(view: RunView) -> list[str]:
     dated += [
         (r.epoch, f"epoch {r.epoch}: {risk_head(r)}: {risk_why(r)}") for r in view.risk_changes
     ]
-    return [line for _, line in sorted(dated, key=lambda pair: pair[0])]
+    lines = [line for _, line in sorted(dated, key=lambda pair: pair[0])]
+    late = sum(decision.late for decision in view.decisions)
+    undone = sum(bool(decision.undone) for decision in view.decisions)
+    if late or undone:
+        lines.append(f"growth was held at {late} late and {undone} failed boundaries")
+    return lines

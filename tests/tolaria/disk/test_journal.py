@@ -87,7 +87,7 @@ def test_damage_before_the_last_record_is_never_silent_below_a_checkpoint(tmp_pa
     at = data.draw(st.integers(0, ends[-1] - 1))
     content[at] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
-    with pytest.raises(RunError, match=r"damaged at byte|no record that ends"):
+    with pytest.raises(RunError, match=r"damaged at byte|no record that ends|another version"):
         Journal.open(path, position=ends[-1])
     assert path.read_bytes() == content
 
@@ -106,6 +106,20 @@ def test_damage_in_the_middle_is_named_not_cut(tmp_path):
     journal = Journal.open(path, position=ends[1])  # a checkpoint before the damage still works
     assert list(read(path)) == EVENTS[:1]
     journal.close()
+
+
+def test_a_journal_of_another_version_is_no_damage(tmp_path):
+    """It is said to be what it is, and what to do; nothing is cut."""
+    path = tmp_path / "journal.bin"
+    written(path)
+    data = bytearray(path.read_bytes())
+    data[4 + 4] += 1  # behind the record's length and the magic
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=r"written by another version of Esper .* begin a run in"):
+        list(read(path))
+    with pytest.raises(RunError, match="another version"):
+        Journal.open(path)
+    assert path.read_bytes() == data
 
 
 def test_going_back_undoes_what_came_after(tmp_path):
