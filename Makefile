@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One test process per core; a file's tests mostly stay together, for the runs that they share.
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help setup train check test test-slow bench clean
+.PHONY: help setup train check test test-slow bench growth growth-peers clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -39,5 +39,17 @@ test-slow: setup ## the rest (under ten minutes)
 bench: setup ## what Esper costs, against limits and peers (about ten minutes)
 	$(BIN)/python -m bench
 
+growth: setup ## the evidence that growing pays: goes on where it was stopped (hours)
+	$(BIN)/python -m bench.growth
+
+PEERS := bench/growth/.venv-peers
+growth-peers: ## the environment of the two packages that make growth compares with
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e . gromo==0.1.0 pandas matplotlib cryptography pyyaml requests
+	@# Its torchvision does not fit every torch, and it does without.
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		perforatedai==3.2.9
+
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from leyline import BreakerChange, Event, LatencyAlert, RunStarted
+from leyline import BreakerChange, Decision, Event, LatencyAlert, RunStarted
 from oona import Bus
 from tolaria.commands.inspection import inspect_run
 from tolaria.disk.run import RunDirectory
 from tolaria.recorder import Recorder
+from tolaria.show.health import health_lines
 from tolaria.show.report.page import render
 from tolaria.show.terminal import Terminal
 from tolaria.show.view import RunView
@@ -125,3 +126,12 @@ def test_report_and_inspect_list_them(tmp_path: Path, capsys: pytest.CaptureFixt
     text = capsys.readouterr().out
     assert "epoch 3: breaker policy open: ZeroDivisionError: <a bug>" in text
     assert "epoch 4: boundary: apply over its limit: p95 12.50 ms" in text
+
+
+def test_boundaries_that_the_policy_lost_are_counted() -> None:
+    """Late answers and failed boundaries, each by itself; nothing is said where there are none."""
+    view = RunView()
+    for epoch, lost in enumerate(({}, {"late": True}, {"undone": "decide"}, {"late": True}), 1):
+        assert ("growth was held" in "".join(health_lines(view))) == (epoch > 2)
+        view.apply(Decision(epoch=epoch, policy="mine", cause="", **lost))
+    assert health_lines(view) == ["growth was held at 2 late and 1 failed boundaries"]

@@ -1,0 +1,71 @@
+"""Esper as a user gets it, and with one of its parts left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bench.growth import nets
+from bench.growth.arms.arm import Finished, Settings
+from bench.growth.arms.static import ESPER
+from bench.growth.growing import BeforeBoundary, growing
+from bench.growth.results import Result
+from bench.growth.store import Job
+from bench.growth.task import Task
+from bench.growth.training import Course, train
+from tolaria import Orchestrator
+
+ALGORITHM: Final = "half batches; 50, 100 and 200 steps"
+"""Raise it by hand whenever Esper decides or trains otherwise: its runs are then done again."""
+
+
+@dataclass(frozen=True)
+class Esper:
+    """Grows the host; all the arms of this kind have the same learning rate."""
+
+    name: str = ESPER
+    about: str = "Esper"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    ramps: bool = True
+    needs: tuple[str, ...] = ()
+
+    @property
+    def rates_of(self) -> str | None:
+        return None if self.name == ESPER else ESPER
+
+    def refusal(self, task: str) -> str | None:
+        return None
+
+    def settings(self, task: Task, rng_seed: int, finished: Finished) -> Settings | None:
+        """Esper's settings, and by which algorithm it follows them."""
+        return {
+            "algorithm": ALGORITHM,
+            "num_spans": task.num_spans,
+            "ramps": self.ramps,
+            "esper": {**task.esper, **self.overrides},
+        }
+
+    def run(self, task: Task, job: Job) -> Result:
+        """Grow."""
+        return grow(task, job, None if job.settings["ramps"] else _at_once)
+
+
+def grow(task: Task, job: Job, before_boundary: BeforeBoundary | None = None) -> Result:
+    """Train a host with Esper by the settings of a job."""
+    chosen = job.settings
+    course = Course(chosen["num_spans"], chosen["learning_rate"], job.rng_seed)
+    start = growing(task, course, chosen["esper"], before_boundary=before_boundary)
+    return train(task, nets.build(task, nets.HOST, job.rng_seed), course, start)
+
+
+def _at_once(esper: Orchestrator) -> None:
+    """Let the next graft be at alpha 1 after one step; no setting goes below an epoch."""
+    esper.executor.ramp_steps = 1
+
+
+ESPERS: Final = (
+    Esper(),
+    Esper("random_choice", "Esper without races: random choice", {"policy": "random"}),
+    Esper("no_ramp", "Esper without ramp", ramps=False),
+    Esper("no_veto", "Esper without veto", {"veto": False}),
+)
