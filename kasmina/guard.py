@@ -40,6 +40,14 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {text[0]}"
 
 
+def attempt_foreign(action: Callable[[], Result]) -> Result | Exception:
+    """Run the code of another package, which may even end the process: that is an error too."""
+    try:
+        return attempt(action)
+    except SystemExit as error:
+        return RuntimeError(f"it calls sys.exit({error.code!r})")
+
+
 def contain(action: Callable[[], Result]) -> Result | str:
     """Run a body's code; an exception becomes the fault in words.
 

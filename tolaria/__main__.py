@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Final, NoReturn
 
@@ -17,6 +18,9 @@ def main() -> NoReturn:
     """Run the command line of this process and exit."""
     from tolaria.commands.cli import esper
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may know no box, dot or accent
     try:
         esper.main(prog_name="esper", standalone_mode=False)
     except click.exceptions.Exit as done:

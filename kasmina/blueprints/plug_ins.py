@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from kasmina.blueprints.definition import Blueprint
-from kasmina.guard import attempt, describe
+from kasmina.guard import attempt_foreign, describe
 from kasmina.rng import isolated_rng
 
 
@@ -41,7 +41,7 @@ def plug_ins(group: str) -> Iterator[PlugIn]:
         package = point.dist.name if point.dist is not None else "an unknown package"
         origin = f"entry point {point.name!r} ({point.value}) of package {package!r}"
         with isolated_rng(0):
-            found = attempt(point.load)
+            found = attempt_foreign(point.load)
         fault = _fault(point, found)
         yield PlugIn(point.name, origin, None if fault else found, fault)
 

@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from kasmina.equality import is_same
 from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import attach_seed, detach_seed
+from kasmina.trials.carried import Carried
 from kasmina.trials.task import Task
 from leyline import TrialError
 
@@ -38,6 +39,7 @@ class Shadow:
             if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
                 module.dropout = 0.0  # noise of their own, which no dropout module makes
         self._buffers = {n: b.detach().clone() for n, b in self.model.named_buffers()}
+        self._carried = Carried(self.model)
 
     def thaw(self) -> list[nn.Parameter]:
         """Let those parameters of the copy train that do in the live model; it is no shadow more.
@@ -68,7 +70,8 @@ class Shadow:
                     module.eval()
 
     def restore_buffers(self) -> None:
-        """Put the buffers back to what they were when the copy was taken."""
+        """Put the buffers, and tensors in plain attributes, back to what the copy was born with."""
+        self._carried.restore()
         with torch.no_grad():
             for name, buffer in self.model.named_buffers():
                 if name in self._buffers:

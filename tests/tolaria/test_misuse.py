@@ -36,7 +36,13 @@ CALLS: dict[str, Call] = {
     "roll_back": lambda esper: esper.roll_back("it was asked for"),
     "checkpoint": lambda esper: esper.checkpoint(),
 }
-calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+calls = pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(call, id=name, marks=() if name == "after_step" else pytest.mark.slow)
+        for name, call in CALLS.items()
+    ],
+)
 
 
 def state_of(esper: Orchestrator) -> tuple[Any, ...]:

@@ -158,6 +158,7 @@ def test_the_bus_off_changes_nothing_but_the_bus(tmp_path: Path) -> None:
     assert told[0] == told[1]
 
 
+@pytest.mark.slow
 def test_two_runs_live_in_one_process(tmp_path: Path) -> None:
     """Interleaved epoch by epoch, each ends as it would alone."""
 

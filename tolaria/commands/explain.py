@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from leyline import RunError
 from tolaria.commands.history import read_view
+from tolaria.disk.journal import read
 from tolaria.disk.run import RunDirectory
 from tolaria.show.output import Output
 from tolaria.show.phrases import clean, counted
@@ -34,6 +36,12 @@ def with_journal(path: Path) -> RunDirectory:
         raise RunError(
             f"{path} has no {run.journal.name}, so nothing of what it decided is known; if it is a "
             "copy, copy that too"
+        )
+    left = [run.report, *run.checkpoints.glob("active/*")]
+    if any(file.exists() for file in left) and next(read(run.journal), None) is None:
+        raise RunError(
+            f"{run.journal} holds no event, though the run has left others: it has lost its "
+            f"content; `esper verify {shlex.quote(str(path))}` says what else has"
         )
     return run
 
@@ -79,7 +87,8 @@ def _list(console: Console, view: RunView, found: Sequence[Story], path: Path) -
     example = found[-1].life.seed if found else others[-1] if others else ""
     if example:
         rest = f"; {counted(len(others), 'candidate')} that only raced can be asked for too"
-        said = f"esper explain {path} {clean(example)} tells all of it{rest if others else ''}"
+        command = f"esper explain {shlex.quote(str(path))} {shlex.quote(clean(example))}"
+        said = f"{command} tells all of it{rest if others else ''}"
         console.print(said, style="dim", markup=False, soft_wrap=True)
 
 
@@ -89,5 +98,5 @@ def _unknown(view: RunView, path: Path, seed: str) -> str:
         return f"no seed is named {seed!r}: {path} has planted none"
     close = difflib.get_close_matches(seed, known, n=_NUM_CLOSE, cutoff=0.3) or known[:_NUM_CLOSE]
     names = ", ".join(clean(name) for name in close)
-    listed = f"`esper explain {path}` lists those grafted"
+    listed = f"`esper explain {shlex.quote(str(path))}` lists those grafted"
     return f"no seed is named {seed!r}; there is {names}; {listed}"

@@ -44,7 +44,7 @@ def replay_run(
     own = _own_settings(events)
     config = _config(own, policy, given)
     is_own = not given and policy in (None, _policy_of(own))
-    rows = list(redecide(events, build_policy(config), is_own=is_own))
+    rows = list(redecide(events, build_policy(config, in_time=False), is_own=is_own))
     if as_json:
         for row in rows:
             sys.stdout.write(json.dumps(redecided_dict(row)) + "\n")

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import msgspec
 
-from kasmina.guard import attempt, contain, describe
+from kasmina.guard import attempt, attempt_foreign, describe
 from kasmina.rng import derive_rng_seed, isolated_rng
-from leyline import PolicyError
+from kasmina.settings import kept_settings
+from leyline import PolicyError, limits
 from tamiyo import AskedApart, HoldPolicy, Policy, PolicyKind, policy_catalogue
 from tamiyo.policies import SHARED
 from tolaria.config import EsperConfig
 from tolaria.resume.occasion import better_sign
 from tolaria.settings_sources import plain
 
+_NO_DEADLINE_MS: Final = 3.6e6
+"""An hour, where it does not matter how long a policy takes."""
 
-def build_policy(config: EsperConfig) -> Policy:
+
+def build_policy(config: EsperConfig, *, in_time: bool = True) -> Policy:
     """Build the policy named in a config; one that is not built in is asked apart.
+
+    Args:
+        in_time: whether that one is held to the time of a boundary.
 
     Raises:
         PolicyError: it cannot be built.
@@ -31,19 +39,34 @@ def build_policy(config: EsperConfig) -> Policy:
     if kind.built_in:
         return kind.factory(rules)
 
-    def isolated(epoch: int) -> AbstractContextManager[None]:
-        return isolated_rng(derive_rng_seed("policy", config.rng_seed, epoch))
+    @contextmanager
+    def isolated(epoch: int) -> Iterator[None]:
+        """Keep the run's random streams, and torch's settings, as they are."""
+        with kept_settings(), isolated_rng(derive_rng_seed("policy", config.rng_seed, epoch)):
+            yield
 
     def build() -> Policy:
-        return AskedApart(kind.factory(rules), kind.name, attempt=attempt, isolated=isolated)
+        """The policy in its thread."""
+        return AskedApart(
+            kind.factory(rules),
+            kind.name,
+            attempt=attempt,
+            isolated=isolated,
+            deadline_ms=limits.DECIDE_MS if in_time else _NO_DEADLINE_MS,
+        )
 
     with isolated(0):
-        policy = attempt(build)
+        policy = attempt_foreign(build)
     if isinstance(policy, Exception):
         raise PolicyError(
             f"policy {kind.name!r} cannot be built: {describe(policy)}; mend it, or set another"
         ) from policy
     return policy
+
+
+def _contain(action: Callable[[], Any]) -> Any:
+    outcome = attempt_foreign(action)
+    return describe(outcome) if isinstance(outcome, Exception) else outcome
 
 
 def policy_kind(name: str) -> PolicyKind:
@@ -55,7 +78,7 @@ def policy_kind(name: str) -> PolicyKind:
     if name not in policy_catalogue:
         # What an import draws at random must not come from the run's own streams.
         with isolated_rng(0):
-            policy_catalogue.load_plug_ins(contain)
+            policy_catalogue.load_plug_ins(_contain)
     return policy_catalogue[name]
 
 

@@ -298,7 +298,7 @@ def test_a_race_waits_for_its_trials() -> None:
     assert policy.state_dict()["misses"] == 1
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(rows(), SAVED)
 def test_nothing_passes_below_its_threshold(
     given_rows: tuple[Row, ...], saved: dict[str, float]

@@ -105,6 +105,18 @@ def test_a_run_that_no_esper_train_started_has_its_settings_too(
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "8 boundaries, all the same")
 
 
+@pytest.mark.parametrize("command", ["replay", "explain"])
+def test_a_journal_that_was_emptied_is_no_young_run(
+    grown_run: Path, tmp_path: Path, command: str
+) -> None:
+    """Its report is there, so it is an error that names what to look at."""
+    copy = changed(grown_run, tmp_path / "run", lambda event: event)
+    (copy / "journal.bin").write_bytes(b"")
+    error = CliRunner().invoke(esper, [command, str(copy)]).exception
+    assert isinstance(error, RunError)
+    assert "holds no event, though the run has left others" in str(error)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

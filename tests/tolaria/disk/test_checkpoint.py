@@ -292,7 +292,8 @@ def fork_and_commit(place, step, keep, k, torn):
 @pytest.mark.parametrize(
     ("cases", "num_kills"),
     [
-        (["archive", "again"], 60),
+        (["archive"], 20),
+        pytest.param(["archive", "again"], 60, marks=pytest.mark.slow),
         pytest.param(
             ["first", "next", "prune", "only one", "went back"], 100, marks=pytest.mark.slow
         ),

@@ -84,7 +84,9 @@ def test_a_failed_graft_is_a_fault_and_goes_at_the_next_boundary(tmp_path: Path)
     assert not [name for name in model.state_dict() if "esper" in name]
 
 
-@pytest.mark.parametrize("strategy", ["adaptive", "stability"])
+@pytest.mark.parametrize(
+    "strategy", [pytest.param("adaptive", marks=pytest.mark.slow), "stability"]
+)
 def test_a_resumed_ramp_goes_on_alike(strategy: str, tmp_path: Path) -> None:
     """Executor state saved in the middle of a ramp and loaded again changes no later alpha."""
     courses = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from leyline import ConfigError, Decision, PolicyError, Stage
 from tamiyo import AskedApart, HeuristicPolicy, HoldPolicy, PolicyKind, RandomPolicy, State
@@ -127,6 +128,7 @@ def test_a_plug_in_is_found_by_name_and_a_broken_one_only_named(packages: Packag
     source = f"{EXAMPLE}\nimport random\nrandom.random()\n"
     packages.install("my-package", source, smallest_first=":SmallestFirst")
     packages.install("bad-package", "raise RuntimeError('no GPU')", broken=":x")
+    packages.install("evil-package", "import sys; sys.exit('usage: evil')", evil=":x")
     load_config({"policy": "random"}, environment={})
     assert "my_package" not in sys.modules
     before = streams()
@@ -139,8 +141,9 @@ def test_a_plug_in_is_found_by_name_and_a_broken_one_only_named(packages: Packag
         load_config(
             {"policy": "smallest_first", "policy_options": {"every_epochs": 1}}, environment={}
         )
-    with pytest.raises(ConfigError, match=r"'wild'.*smallest_first.*'bad-package'.*no GPU"):
+    with pytest.raises(ConfigError, match=r"'wild'.*smallest_first.*'bad-package'.*no GPU") as wild:
         load_config({"policy": "wild"}, environment={})
+    assert "it calls sys.exit('usage: evil')" in str(wild.value)
 
 
 def broken_factory(rules: Any) -> Any:
@@ -149,7 +152,11 @@ def broken_factory(rules: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("factory", "said"),
-    [(broken_factory, "OSError: no disk"), (lambda rules: 3, r"has no method decide\(\)")],
+    [
+        (broken_factory, "OSError: no disk"),
+        (lambda rules: sys.exit(3), r"it calls sys.exit\(3\)"),
+        (lambda rules: 3, r"has no method decide\(\)"),
+    ],
 )
 def test_a_policy_that_cannot_be_built_is_refused_at_the_start(
     factory: Any, said: str, catalogue: PolicyCatalogue
@@ -226,16 +233,18 @@ def test_a_bad_policy_costs_a_counted_hold(
     assert list((tmp_path / "theirs").rglob("manifest.json"))
 
 
-def test_a_policy_does_not_touch_the_runs_random_streams(
+def test_a_policy_does_not_touch_the_runs_random_streams_and_settings(
     catalogue: PolicyCatalogue, tmp_path: Path
 ) -> None:
-    """One that draws from the global streams leaves the run as one that does not."""
+    """One that draws from the global streams, and leaves torch with another default dtype, leaves
+    the run as one that does not."""
     ends = []
     for name in ("hold", "theirs"):
         drawn: list[float] = []
 
         def draw(state: State, drawn: list[float] = drawn) -> Decision:
             drawn.append(random.random())  # noqa: S311 - a careless policy
+            torch.set_default_dtype(torch.float64)
             return hold(state)
 
         registered(catalogue, draw)
@@ -248,6 +257,7 @@ def test_a_policy_does_not_touch_the_runs_random_streams(
     assert len(set(drawn)) == 3, "of its own at every epoch"
     assert_same(ends[0][0], ends[1][0])
     assert ends[0][1] == ends[1][1]
+    assert torch.get_default_dtype() is torch.float32
 
 
 @pytest.mark.slow

@@ -222,11 +222,18 @@ SCHEDULERS: dict[str, Callable[[Optimizer], Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [pytest.param(PLANT, id="kept", marks=pytest.mark.slow), pytest.param(USELESS, id="culled")],
-)
-@pytest.mark.parametrize("scheduler", list(SCHEDULERS))
+def _cases() -> list[Any]:
+    """Every scheduler with a seed that stays and one that goes; three are in the fast tier."""
+    fast = ("OneCycleLR", "ReduceLROnPlateau", "LambdaLR")
+    return [
+        pytest.param(scheduler, schedule, id=f"{scheduler}-{name}", marks=marks)
+        for scheduler in SCHEDULERS
+        for name, schedule in (("kept", PLANT), ("culled", USELESS))
+        for marks in [() if name == "culled" and scheduler in fast else pytest.mark.slow]
+    ]
+
+
+@pytest.mark.parametrize(("scheduler", "schedule"), _cases())
 def test_a_seeds_learning_rate_is_its_hosts_at_every_step(
     tmp_path: Path, scheduler: str, schedule: Any
 ) -> None:

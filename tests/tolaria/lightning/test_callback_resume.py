@@ -66,6 +66,7 @@ BUILDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", BUILDS)
 def test_lightnings_checkpoint_goes_on_bit_identical(tmp_path: Path, build: Any) -> None:
     """A run stopped after N epochs ends as the one that never stopped, from its .ckpt."""
@@ -238,6 +239,7 @@ class BreaksInFourthEpoch(MLP):
         return loss * float("nan") if is_bad else loss
 
 
+@pytest.mark.slow
 def test_a_fault_after_resuming_goes_back_to_before_an_open_graft(tmp_path: Path) -> None:
     """The run that was stopped while the graft was open ends as the one that never stopped, and
     lost as many steps."""

@@ -89,7 +89,9 @@ def test_a_run_with_boundaries_within_its_epochs_is_not_disturbed_by_them(tmp_pa
     assert_same_run(plain, fit(MLP, [callback], max_epochs=NUM_EPOCHS))
 
 
-@pytest.mark.parametrize(("every", "accumulated"), [(1, 1), (4, 3)])
+@pytest.mark.parametrize(
+    ("every", "accumulated"), [pytest.param(1, 1, marks=pytest.mark.slow), (4, 3)]
+)
 def test_a_run_resumed_at_an_epoch_s_end_ends_as_the_undisturbed_one(
     every: int, accumulated: int, tmp_path: Path
 ) -> None:

@@ -40,7 +40,7 @@ def _make(model: nn.Module) -> Optimizer:
 
 def _cases() -> list[Any]:
     """Every scheduler, born at every time; those that are least alike are in the fast tier."""
-    fast = ("LambdaLR", "OneCycleLR", "ReduceLROnPlateau", "SequentialLR", "nested")
+    fast = ("OneCycleLR", "nested")
     return [
         pytest.param(kind, born, marks=() if is_fast else pytest.mark.slow)
         for kind in SCHEDULERS

@@ -141,7 +141,13 @@ PIECES: dict[str, Callable[[Loop], Callable[[], None]]] = {
 }
 
 
-@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize(
+    "piece",
+    [
+        pytest.param(piece, marks=() if piece in ("moments", "alpha") else pytest.mark.slow)
+        for piece in PIECES
+    ],
+)
 def test_each_piece_that_is_left_out_shows(piece: str, new_loop: NewLoop) -> None:
     """The test above can fail: with any one piece as it was later, the next steps or what is kept
     after them are others."""

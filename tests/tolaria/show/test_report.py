@@ -273,6 +273,17 @@ def test_ticks_are_few_round_and_inside(low: float, span: float) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(-1.79e308, 1.79e308))
+def test_any_finite_values_can_be_drawn(one: float, other: float) -> None:
+    """Also where their difference is not finite: few ticks, and every place is on the plot."""
+    low, high = sorted((one, other))
+    found = svg.ticks(low, high, 5)
+    assert 1 <= len(found) <= 12
+    axis = svg.Scale(low, high, 0.0, 100.0)
+    assert all(-1e-6 <= axis(value) <= 100.0 + 1e-6 for value in (low, high))
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=10))
 def test_labels_at_the_ends_of_lines_never_overlap(wanted: list[float]) -> None:
     """Labels keep their distance and stay on the plot."""

@@ -39,15 +39,17 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The place of a value."""
-        span = (self.high - self.low) or 1.0
-        return self.start + (value - self.low) / span * (self.end - self.start)
+        low = self.low / 2  # halves: the difference of two finite values need not be finite
+        span = (self.high / 2 - low) or 1.0
+        return self.start + (value / 2 - low) / span * (self.end - self.start)
 
 
 def ticks(low: float, high: float, num: int) -> list[float]:
     """About `num` round values between low and high: steps of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
-    raw = (high - low) / max(num, 1)
+    num = max(num, 2)
+    raw = high / num - low / num
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
