@@ -48,13 +48,19 @@ class RaceRules:
 
 def cut(shadow: Shadow, held_out: Sequence[Any]) -> list[Any]:
     """Held-out batches as at least HELD_OUT_PIECES pieces, where cutting leaves the loss alone."""
-    return _cut(shadow, held_out, math.ceil(HELD_OUT_PIECES / max(1, len(held_out))))
+    each = math.ceil(HELD_OUT_PIECES / max(1, len(held_out)))
+    return _cut(shadow, held_out, min(each, _fewest_rows(held_out)))
 
 
 def cut_for_training(shadow: Shadow, batches: Sequence[Any], rules: RaceRules) -> list[Any]:
     """Training batches in pieces of eight rows or more, where cutting leaves the loss alone."""
+    each = min(rules.batch_pieces, _fewest_rows(batches) // _FEWEST_ROWS)
+    return _cut(shadow, batches, each)
+
+
+def _fewest_rows(batches: Sequence[Any]) -> int:
     sizes = [t.shape[0] for batch in batches for t in tensors_in(batch) if t.ndim]
-    return _cut(shadow, batches, min(rules.batch_pieces, min(sizes, default=0) // _FEWEST_ROWS))
+    return min(sizes, default=0)
 
 
 def _cut(shadow: Shadow, batches: Sequence[Any], each: int) -> list[Any]:

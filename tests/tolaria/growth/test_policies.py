@@ -40,6 +40,9 @@ from tolaria.disk.journal import read
 from tolaria.growth.policies import build_policy
 from tolaria.resume.replay import Replay
 
+OWN: dict[str, Any] = {"blueprints": ["norm", "low_rank", "conv"]}
+"""None that another test of this process has registered."""
+
 
 @pytest.fixture
 def catalogue(monkeypatch: pytest.MonkeyPatch) -> PolicyCatalogue:
@@ -176,7 +179,7 @@ def test_a_plug_in_grows_and_resumes(packages: Packages, tmp_path: Path) -> None
     with the same weights as one that is not.
     """
     packages.install("my-package", EXAMPLE, smallest_first=":SmallestFirst")
-    settings = {"policy": "smallest_first", "policy_options": {"every_epochs": 2}}
+    settings = {**OWN, "policy": "smallest_first", "policy_options": {"every_epochs": 2}}
     model = make_host()
     optimizer = adam(model)
     with attach(model, optimizer, tmp_path / "whole", **settings) as esper:
@@ -294,7 +297,8 @@ def test_a_real_hang_holds_is_journaled_and_replayed(
     load_config(made, environment={})
     kind = catalogue["smallest_first"]
     catalogue.register(PolicyKind("theirs", Hanging, kind.rules))
-    settings = {**made, "policy": "theirs", "checkpoint": True, "async_checkpoints": False}
+    settings = {**OWN, **made, "policy": "theirs"}
+    settings |= {"checkpoint": True, "async_checkpoints": False}
     lived = _hang(settings, tmp_path / "run", hangs, is_free)
     told = Replay.of(read(tmp_path / "run" / "journal.bin"))
     assert told.late == (2, 3)
