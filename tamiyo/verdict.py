@@ -56,6 +56,7 @@ def judge(
         cause = "; ".join(_won(winner, len(scores), outdone) for winner in winners)
     else:
         cause = f"no graft: {_miss(state, able, len(scores))}"
+    cause += _host_alone(state)
     chosen = {winner.seed: winner for winner in winners}
     scores = [chosen.get(score.seed, score) for score in scores]
     commands = [_command(score, flaws[score.seed], len(scores)) for score in scores]
@@ -122,6 +123,14 @@ def _flaw(state: State, row: SeedRow, farthest: int) -> str:
     if row.parameters > state.budget_left:
         return f"its {row.parameters:,} parameters exceed the {state.budget_left:,} left"
     return ""
+
+
+def _host_alone(state: State) -> str:
+    """What the host would have gained anyway; empty where that was not measured."""
+    gain, error = state.packet.host_gain, state.packet.host_gain_error
+    if math.isnan(gain):
+        return ""
+    return f"; the host alone gained {gain:.4f} +- {error:.4f} in as many steps"
 
 
 def _command(score: Score, flaw: str, num_finished: int) -> Command:

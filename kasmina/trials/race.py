@@ -36,8 +36,8 @@ class RaceRules:
     keep: int = 8
     """Candidates that go on after the first rung, at most; half as many after each later one."""
     batch_pieces: int = 2
-    """Pieces that a training batch is cut into, a step for each: what ranks candidates is the
-    number of steps rather than that of rows, and rows are what a step costs."""
+    """Pieces that a training batch is cut into, a step for each: rows are what a step costs, and
+    half of them choose no worse (`python -m bench search`)."""
     clear_errors: float = 4.0
     """Standard errors of the paired difference by which a clear winner leads; infinite: never."""
     clear_share: float = 0.5

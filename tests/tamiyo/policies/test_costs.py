@@ -58,6 +58,7 @@ def test_what_the_host_gains_by_itself() -> None:
     for host_gain, share, passes in ((0.51, 1.0, False), (0.49, 1.0, True), (0.51, 0.0, True)):
         policy = HeuristicPolicy(HeuristicRules(host_gain_share=share))
         decision = policy.decide(state(CHEAP, host_gain=host_gain))
+        assert f"the host alone gained {host_gain:.4f} +- " in decision.cause
         assert bool(chosen(decision)) is passes
     assert chosen(HeuristicPolicy(HeuristicRules(host_gain_share=1.0)).decide(state(CHEAP)))
 
