@@ -31,9 +31,9 @@ _NUM_STEPS: Final = 200
 _BATCH: Final = 16
 _NUM_TRAIN: Final = 64
 _NUM_HELD_OUT: Final = 32
-_ONE_BY_ONE: Final = RaceRules((_NUM_STEPS,), _NUM_CANDIDATES, max_shared_size_bytes=0)
-_SHARED: Final = RaceRules((_NUM_STEPS,), _NUM_CANDIDATES, clear_errors=math.inf)
-_HALVING: Final = RaceRules((50, _NUM_STEPS))
+_ONE_BY_ONE: Final = RaceRules((_NUM_STEPS,), _NUM_CANDIDATES, 1, max_shared_size_bytes=0)
+_SHARED: Final = RaceRules((_NUM_STEPS,), _NUM_CANDIDATES, 1, clear_errors=math.inf)
+_HALVING: Final = RaceRules((50, _NUM_STEPS), 4, 1)
 _GOAL: Final = 0.25
 _RECIPE: Final = OptimizerRecipe(torch.optim.AdamW, {"lr": 3e-3})
 
