@@ -32,6 +32,15 @@ class _Copy:
         self._num_values = 0
 
     def of(self, value: Any, where: str, depth: int) -> Any:
+        """A copy of a value that is plain all through.
+
+        Args:
+            where: its place, for the error.
+            depth: how many containers it lies in.
+
+        Raises:
+            PolicyError: it is not plain, too deep, or one of too many.
+        """
         self._num_values += 1
         if self._num_values > _MAX_VALUES or depth > _MAX_DEPTH:
             raise PolicyError(

@@ -54,6 +54,7 @@ def main(
     only_report: bool,
     prune: bool,
 ) -> None:
+    """Train what is missing, and print what growing is worth."""
     out = table.console()
     store = Store(directory)
     plan = Plan(_tasks(out, tasks or tuple(TASKS), short), arms or _CHOICES, rng_seeds, store)

@@ -152,6 +152,7 @@ class _Watched:
             self._rise = max(self._rise, max(losses) / score.loss - 1)
 
     def close(self) -> Growing:
+        """End Esper's run; what it grew, how the network bore it, and what it took."""
         took_s = time.perf_counter() - self._started_s - self._unmeasured[1]
         in_host_s = max(took_s - self._esper_s, 1e-9)
         self._esper.close()
