@@ -45,7 +45,7 @@ def pass_step(
         esper.session.recorder.record_step(esper.step, value)
         esper.mean_loss.add(value)
     if broken is None:
-        if not watch.risk.slows or moves_alpha(watch.risk.level, esper.step):
+        if not watch.risk.pace or moves_alpha(watch.risk.pace, esper.step):
             for seed, fault in esper.executor.after_step(value).items():
                 esper.fault(f"graft of {seed}", fault, "its alpha stays until it is taken out")
         esper.rates.after_step()

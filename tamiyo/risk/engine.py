@@ -43,8 +43,9 @@ class RiskEngine:
         self._rules = rules if rules is not None else RiskRules()
         self.level = RiskLevel.GREEN
         """What holds now."""
-        self.slows = False
-        """Whether alpha is slowed, or stands still, at this level."""
+        self.pace = RiskLevel.GREEN
+        """What alpha goes by: the level as it would be without what slows nothing."""
+        self._num_calm_pace = 0
         self._causes: tuple[str, ...] = ()
         self._num_calm = 0
         self._rollbacks: deque[int] = deque(maxlen=self._rules.window_boundaries)
@@ -65,9 +66,9 @@ class RiskEngine:
         found.sort(key=lambda ground: ground.level, reverse=True)  # stable: chance stays in front
         worst = found[0].level if found else RiskLevel.GREEN
         was = self.level
+        self._set_pace(next((g.level for g in found if g.slows), RiskLevel.GREEN))
         if worst >= was:
             self.level, self._num_calm = worst, 0
-            self.slows = any(ground.slows for ground in found)
             self._causes = tuple(ground.why for ground in found[:_MAX_CAUSES])
             causes = self._causes
         else:
@@ -88,14 +89,22 @@ class RiskEngine:
         if self._num_calm >= asked:
             self.level, self._num_calm = RiskLevel(self.level - 1), 0
             if not self.level:
-                self._causes, self.slows = (), False
+                self._causes = ()
         return (*self._causes, calm)
+
+    def _set_pace(self, worst: RiskLevel) -> None:
+        """As the level, which rises at once and falls step by step."""
+        self._num_calm_pace = 0 if worst >= self.pace else self._num_calm_pace + 1
+        self.pace = max(worst, self.pace)
+        if self._num_calm_pace >= self._rules.calm_boundaries:
+            self.pace, self._num_calm_pace = RiskLevel(self.pace - 1), 0
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next level depends on besides the signals, as plain values."""
         return {
             "level": int(self.level),
-            "slows": self.slows,
+            "pace": int(self.pace),
+            "num_calm_pace": self._num_calm_pace,
             "causes": list(self._causes),
             "num_calm": self._num_calm,
             "rollbacks": list(self._rollbacks),
@@ -105,7 +114,8 @@ class RiskEngine:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
-        self.level, self.slows = RiskLevel(state["level"]), state["slows"]
+        self.level, self.pace = RiskLevel(state["level"]), RiskLevel(state["pace"])
+        self._num_calm_pace = state["num_calm_pace"]
         self._causes, self._num_calm = tuple(state["causes"]), state["num_calm"]
         self._rollbacks.clear()
         self._rollbacks.extend(state["rollbacks"])

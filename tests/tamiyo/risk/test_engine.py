@@ -237,3 +237,17 @@ def test_the_run_ends_only_where_it_was_asked_for() -> None:
     found = assessed(RiskEngine(RULES), course)
     assert [at for at, each in enumerate(found, 1) if each.ends_run] == [4, 8]
     assert [each.level.name for each in found[3:7]] == ["CRITICAL"] * 2 + ["RED"] * 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.booleans()), max_size=20))
+def test_time_and_disks_change_no_pace(course: list[tuple[int, bool, bool]]) -> None:
+    """Whatever the run's own signals are: overruns and disks that refuse leave what alpha goes by
+    as it is without them, and without them it is the level."""
+    quick, busy = RiskEngine(), RiskEngine()
+    for num_outliers, goes_back, is_slow in course:
+        own = Signals(num_outliers=num_outliers, num_rollbacks=int(goes_back))
+        chance = Chance(overruns_in_a_row=9 * is_slow, saves_held=is_slow)
+        quick.assess(own)
+        busy.assess(replace(own, chance=chance))
+        assert quick.level == quick.pace == busy.pace
+        assert busy.level >= busy.pace

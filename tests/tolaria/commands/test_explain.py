@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -105,3 +108,18 @@ def test_a_real_run_s_seeds_are_told_with_what_they_cost(grown_run: Path) -> Non
         assert f"{score.parameters:,} parameter" in " ".join(told["what"])
         assert gain_words(Gain(score.gain, score.gain_error)) in " ".join(told["race"])
         assert gain_words(Gain(score.threshold)) in " ".join(told["race"])
+
+
+def test_a_terminal_of_plain_ascii_is_enough(tmp_path: Path) -> None:
+    """What it cannot show is replaced; nothing is raised."""
+    path = run_with(tmp_path / "caf\u00e9", a_run())
+    result = subprocess.run(
+        [sys.executable, "-m", "tolaria", "explain", str(path)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "50"},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert result.stdout.isascii()
+    assert b"?" in result.stdout
+    assert not result.stderr

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tamiyo import AskedApart, HeuristicPolicy, HoldPolicy, PolicyKind, RandomPo
 from tamiyo.policies import ENTRY_POINT_GROUP, PolicyCatalogue
 from tamiyo.policies.built_in import BUILT_IN
 from tests.installing import Packages
+from tests.tamiyo import boundaries
 from tests.tamiyo.policies.test_policies_page import EXAMPLE
 from tests.tolaria.plain_loops import (
     Scripted,
@@ -168,6 +170,21 @@ def test_a_policy_that_cannot_be_built_is_refused_at_the_start(
     catalogue.register(PolicyKind("theirs", factory))
     with pytest.raises(PolicyError, match=f"'theirs' cannot be built.*{said}"):
         build_policy(EsperConfig(policy="theirs"))
+
+
+def test_without_a_time_limit_a_slow_policy_is_heard(catalogue: PolicyCatalogue) -> None:
+    """A replay is not held to the time of a boundary; a run is."""
+
+    def slow(state: State) -> Decision:
+        end_s = time.thread_time() + 0.006
+        while time.thread_time() < end_s:
+            pass
+        return hold(state)
+
+    registered(catalogue, slow)
+    config = EsperConfig(policy="theirs")
+    assert build_policy(config).decide(boundaries.state()).late
+    assert not build_policy(config, in_time=False).decide(boundaries.state()).late
 
 
 # --- in a run ------------------------------------------------------------------------------------
