@@ -105,7 +105,7 @@ def _row(claim: str, num_dormant: int, cells: dict[str, Any], goal_ms: float) ->
     at, empty = _boundary(num_dormant, **cells), _boundary(0)
 
     def policy() -> Policy:
-        return HeuristicPolicy(HeuristicRules(rest_races=2, plateau_epochs=3))
+        return HeuristicPolicy(HeuristicRules(plateau_epochs=3))
 
     _answer_ms(at, policy), _answer_ms(empty, policy)
     pairs = [(_answer_ms(at, policy), _answer_ms(empty, policy)) for _ in range(_NUM_PAIRS)]

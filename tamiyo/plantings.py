@@ -27,26 +27,31 @@ class Openings:
     A site of ten thousand chunks is never listed whole.
 
     Args:
-        resting: pairs of site and blueprint that sit this race out.
+        among: pairs of site and blueprint that are looked at; None: all.
     """
 
-    def __init__(self, state: State, resting: Container[tuple[str, str]] = frozenset()):
+    def __init__(self, state: State, among: Container[tuple[str, str]] | None = None):
         self._state = state
         self._embargoed = _embargoed(state)
-        affordable = [c for c in state.schema.candidates if c.parameters <= state.budget_left]
-        self.num_too_large = len(state.schema.candidates) - len(affordable)
+        known = state.schema.candidates
+        if among is not None:
+            known = tuple(c for c in known if (c.site, c.blueprint) in among)
+        affordable = [c for c in known if c.parameters <= state.budget_left]
+        self.num_too_large = len(known) - len(affordable)
         """Candidates that the budget does not allow."""
-        present = [c for c in affordable if (c.site, c.blueprint) not in resting]
-        self.num_resting = len(affordable) - len(present)
-        """Candidates that sit this race out."""
         self._fitting = [
             candidate
-            for candidate in present
+            for candidate in affordable
             if not (self._chunks(candidate) == 1 and _place(candidate, 0) in self._embargoed)
         ]
-        self.num_embargoed = len(present) - len(self._fitting)
+        self.num_embargoed = len(affordable) - len(self._fitting)
         """Candidates whose only place is under embargo."""
         self._ends = list(accumulate(map(self._chunks, self._fitting)))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Site and blueprint of the candidates that have a place, in the catalogue's order."""
+        return [(candidate.site, candidate.blueprint) for candidate in self._fitting]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -71,20 +76,23 @@ class Openings:
         return self._state.num_chunks[candidate.site]
 
 
-def choose_plantings(openings: Openings, *, at_most: int, race: int) -> list[Planting]:
+def choose_plantings(
+    openings: Openings, *, at_most: int, race: int, taken: set[str] | None = None
+) -> list[Planting]:
     """All openings, or where there are too many to try at once some of them, in turn.
 
     Those are an even stride that is shifted from race to race.
 
     Args:
         race: number of the race, from 1.
+        taken: seeds that are planted already; what is chosen is added.
     """
     total = len(openings)
     picks: Sequence[int] = range(total)
     if total > at_most:
         shift = (race - 1) % math.ceil(total / at_most)
         picks = [i * total // at_most + shift for i in range(at_most)]
-    taken: set[str] = set()
+    taken = set() if taken is None else taken
     found = [openings.planting(pick, taken) for pick in picks]
     return [planting for planting in found if planting is not None]
 

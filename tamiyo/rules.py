@@ -8,13 +8,14 @@ from typing import Annotated
 from msgspec import Meta
 
 from tamiyo.early import EarlyRules
-from tamiyo.resting import RestingRules
+from tamiyo.ranking import RankingRules
 from tamiyo.settling import SettlingRules
+from tamiyo.spending import SpendingRules
 from tamiyo.timing import Amount, Positive, Share, TimingRules
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeuristicRules(SettlingRules, TimingRules, EarlyRules, RestingRules):
+class HeuristicRules(SettlingRules, TimingRules, EarlyRules, RankingRules, SpendingRules):
     """The thresholds of the heuristic policy. Gains are in the unit of the user's loss."""
 
     max_candidates: Positive = 32

@@ -31,9 +31,6 @@ class TimingRules:
     """Share of the run within which the winner of the last race must be grafted."""
     max_grafts: Positive | None = None
     """Grafts that may stand in the model at once; None: as many as the budget allows."""
-    search_share: Share = 1.0
-    """Share of the FLOPs of the whole run that search may have taken for another race to be called;
-    1: any. The steps to come are counted as the last one."""
 
 
 def why_no_race(state: State, rules: TimingRules, *, early: bool = False) -> str:
@@ -55,23 +52,9 @@ def why_no_race(state: State, rules: TimingRules, *, early: bool = False) -> str
         return "the growth window has closed"
     if grafts_left(state, rules) == 0:
         return f"growth has stopped: {rules.max_grafts} grafts stand, as many as may"
-    taken = _search_share(state)
-    if taken >= rules.search_share and rules.search_share < 1.0:
-        allowed = f"{rules.search_share:.0%} may go there"
-        return f"growth has stopped: {taken:.0%} of the run's FLOPs go into search, {allowed}"
     if not state.schema.candidates:
         return "no race: no blueprint that may race fits a site that may grow"
     return ""
-
-
-def _search_share(state: State) -> float:
-    """The share of the whole run's FLOPs that search has taken; 0 where they are not known."""
-    packet = state.packet
-    if not packet.step_flops:
-        return 0.0
-    steps_left = packet.step / packet.epoch * max(0, packet.num_epochs - packet.epoch)
-    training = packet.training_flops + packet.step_flops * steps_left
-    return packet.search_flops / (training + packet.search_flops or 1.0)
 
 
 def grafts_left(state: State, rules: TimingRules) -> int | None:

@@ -112,10 +112,14 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     trial_steps: tuple[int, ...] = (50, 100, 200)
     """Steps a candidate is trained for in all, at the end of each rung of a race."""
     trial_keep: int = 8
-    """Candidates that go on after the first rung; half as many after each later one."""
+    """Candidates that go on after the first rung, of few at most half of them; after each later
+    rung half as many."""
     trial_batch_pieces: int = 2
     """Pieces of eight rows or more that a training batch is cut into for trials, a step for each:
     so a race costs half as much and chooses no worse."""
+    trial_control: bool = False
+    """Whether the host itself is trained as far beside the last candidates of a race: the verdict
+    then says what it gained, which the policies' `host_gain_share` goes by."""
     max_candidates: int = 32
     """Candidates in one race."""
     trial_learning_rate: float | None = None
@@ -236,6 +240,12 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
             kind = policy_kind(self.policy)
         kind.rules_of(self.policy_options, {})
+        _require(
+            self.trial_control or not self.policy_options.get("host_gain_share"),
+            "trial_control",
+            self.trial_control,
+            "true where policy_options has a host_gain_share, which is a share of that gain",
+        )
 
     def _check_telemetry(self) -> None:
         audited = not self.audit or self.telemetry != "off"

@@ -140,11 +140,13 @@ def gains(plan: Plan, task: Task) -> list[tuple[float, float, int]]:
 
 def _does_no_harm(plan: Plan, task: Task) -> Iterator[Part]:
     def rise(grown: list[Result]) -> Part:
-        """The worst of all grafts and culls."""
+        """The worst of all grafts, and beside it that of culls."""
         most = max(growing(run).worst_rise for run in grown)
+        by_cull = max(growing(run).worst_rise_of_cull for run in grown)
         in_ramp = max(growing(run).worst_rise_in_ramp for run in grown)
         text = (
-            f"a graft or cull raised validation loss by {most:.2%} at most, 2 % are allowed; "
+            f"a graft raised validation loss by {most:.2%} at most, 2 % are allowed; "
+            f"taking one out that was not surely of use: {by_cull:.2%}; "
             f"between two validations while an alpha rose: {in_ramp:.2%}, training included"
         )
         return Part("", verdicts.always(most <= _MOST_RISE), Estimate(most, most, most), text)

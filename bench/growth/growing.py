@@ -81,7 +81,7 @@ class _Watched:
         self._causes: list[str] = []
         self._boundary_ms: dict[str, float] = {}
         self._last_loss = float("inf")
-        self._rise = self._rise_in_ramp = float("-inf")
+        self._rise = self._rise_of_cull = self._rise_in_ramp = float("-inf")
         self._num_rollbacks = self._num_untracked = 0
         self._esper_s = self._race_s = 0.0
         self._unmeasured = (0.0, 0.0)
@@ -115,7 +115,7 @@ class _Watched:
         start_s = time.perf_counter()
         report = self._esper.epoch_boundary({"val_loss": score.loss, "val_metric": score.metric})
         self._esper_s += time.perf_counter() - start_s
-        self._race_s += report.outside_ms.get("race", 0.0) / 1e3
+        self._race_s += sum(report.outside_ms.get(s, 0.0) for s in ("race", "germination")) / 1e3
         self._note(report)
         started = time.process_time(), time.perf_counter()
         self._measure(score)
@@ -149,7 +149,8 @@ class _Watched:
         losses = losses_of_change(self._task, self.model, self._reports)
         if losses:
             self._last_loss = losses[0]
-            self._rise = max(self._rise, max(losses) / score.loss - 1)
+            self._rise_of_cull = max(self._rise_of_cull, losses[0] / score.loss - 1)
+            self._rise = max(self._rise, max(losses) / losses[0] - 1)
 
     def close(self) -> Growing:
         """End Esper's run; what it grew, how the network bore it, and what it took."""
@@ -162,6 +163,7 @@ class _Watched:
             grafts=self._grafts,
             structure=[(held.site, held.seed.blueprint) for held in seeds],
             worst_rise=max(self._rise, -1.0),
+            worst_rise_of_cull=max(self._rise_of_cull, -1.0),
             worst_rise_in_ramp=max(self._rise_in_ramp, -1.0),
             num_rollbacks=self._num_rollbacks,
             num_untracked=self._num_untracked,

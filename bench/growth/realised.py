@@ -16,7 +16,7 @@ from bench.growth.task import Planting, Task
 
 NAME: Final = "realised"
 _RNG_SEED: Final = 0
-_MAX_CANDIDATES: Final = 36
+_MAX_CANDIDATES: Final = 32
 _TRIAL_STEPS: Final = 200
 _FORK_SHARE: Final = 0.1
 """Of a run, before anything is planted: when Esper calls its first race."""

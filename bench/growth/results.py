@@ -36,8 +36,10 @@ class Growing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     structure: list[tuple[str, str]]
     """(site, blueprint) of what is in the final network, in order of grafting."""
     worst_rise: float
-    """Of the validation loss by a graft or a cull itself: after / before - 1, without a step of
-    training in between, at every quarter of a graft's alpha."""
+    """Of the validation loss by a graft itself: at any quarter of alpha / before - 1, without a
+    step of training in between."""
+    worst_rise_of_cull: float
+    """The same by taking a graft out, which happens where it is not surely of use."""
     worst_rise_in_ramp: float
     """The same over the spans in which an alpha rose; training goes on meanwhile."""
     num_rollbacks: int
@@ -46,7 +48,8 @@ class Growing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     boundary_ms: dict[str, float]
     """What boundaries took in all, by stage."""
     overhead: float
-    """Time in Esper outside races, as a share of that of training and validation."""
+    """Time in Esper outside races, as a share of that of training and validation. To a race belong
+    its trials and that its candidates are planted and proven harmless."""
     causes: list[str]
     """Of every decision that did something."""
 

@@ -38,6 +38,10 @@ class RaceRules:
     batch_pieces: int = 2
     """Pieces that a training batch is cut into, a step for each: rows are what a step costs, and
     half of them choose no worse (`python -m bench search`)."""
+    keep_share: float = 0.5
+    """And at most this share of those that were in the rung, rounded up."""
+    control: bool = False
+    """Whether the host itself is trained beside the last candidates and its gain told."""
     clear_errors: float = 4.0
     """Standard errors of the paired difference by which a clear winner leads; infinite: never."""
     clear_share: float = 0.5
@@ -123,11 +127,12 @@ def run_race(
         sharing.measure(racing, before)
         racing = [trial for trial in racing if trial.fault is None]
         if rung < len(rules.rung_steps) - 1:
-            racing = _going_on(racing, max(1, rules.keep >> rung), rules)
-    num_steps = max((trial.steps for trial in racing), default=0)
+            keep = min(rules.keep >> rung, math.ceil(rules.keep_share * len(racing)))
+            racing = _going_on(racing, max(1, keep), rules)
+    num_steps = max((trial.steps for trial in racing), default=0) if rules.control else 0
     control = partial(control_gain, shadow, train_batches, held_out, before, recipe)
-    measured = attempt(lambda: control(num_steps, ledger))
-    if num_steps and not isinstance(measured, Exception):
+    measured = attempt(lambda: control(num_steps, ledger)) if num_steps else None
+    if isinstance(measured, tuple):
         report.host_gain, report.host_gain_error = measured
     report.flops = ledger.total
     return report

@@ -13,11 +13,12 @@ from typing import Any
 
 from leyline import Command, Decision, Germinate, Score, Stage
 from tamiyo.early import Trend, why_early
-from tamiyo.plantings import Openings, choose_plantings
+from tamiyo.plantings import Openings, Planting, choose_plantings
+from tamiyo.ranking import Ranking
 from tamiyo.removals import Removals
-from tamiyo.resting import Resting
 from tamiyo.rules import HeuristicRules
 from tamiyo.settling import settle, unsettled
+from tamiyo.spending import Spending
 from tamiyo.state import SeedRow, State
 from tamiyo.timing import why_no_race
 from tamiyo.verdict import judge
@@ -34,7 +35,8 @@ class HeuristicPolicy:
         self._misses = 0
         self._races = 0
         self._trend = Trend()
-        self._resting = Resting()
+        self._ranking = Ranking()
+        self._spending = Spending()
         self._removals = Removals()
 
     def decide(self, state: State) -> Decision:
@@ -60,8 +62,8 @@ class HeuristicPolicy:
     ) -> Decision:
         verdict = judge(state, finished, self._rules, self._first_gain)
         best = verdict.winner
-        gain = None if best is None else best.gain
-        self._resting.judged(verdict.scores, verdict.failed, gain, self._races, self._rules)
+        self._spending.judged(state, finished)
+        self._ranking.judged(verdict.scores, verdict.failed)
         if best is None:
             self._misses += 1
             left = self._rules.max_misses - self._misses
@@ -104,12 +106,13 @@ class HeuristicPolicy:
         if reason:
             return [], reason, ""
         race = self._races + 1
-        openings = Openings(state, self._resting.at(race))
-        if not len(openings):  # better those that did badly than nobody
-            openings = Openings(state)
-        plantings = choose_plantings(openings, at_most=rules.max_candidates, race=race)
+        openings = Openings(state)
+        plantings, num_resting = self._field(state, openings, race)
         if not plantings:
             return [], f"no candidate fits the {state.budget_left:,} parameters left", ""
+        if why := self._spending.why_too_dear(state, plantings, rules):
+            return [], why, ""
+        self._spending.called(state)
         self._races = race
         commands: list[Command] = [
             Germinate(seed=p.seed, site=p.site, blueprint=p.blueprint, cause=f"race {race}")
@@ -118,20 +121,46 @@ class HeuristicPolicy:
         why = early or ("no graft is settling" if race > 1 else "warm-up is over")
         kinds = _counted(len({planting.blueprint for planting in plantings}), "kind")
         left = f"{state.budget_left:,} parameters left to add"
-        cause = f"{why}; race {race}, {kinds} of blueprint, {left}{_left_out(openings)}"
+        cause = (
+            f"{why}; race {race}, {kinds} of blueprint, {left}{_left_out(openings, num_resting)}"
+        )
         return commands, cause, f"{_counted(len(plantings), 'candidate')} on trial, then a verdict"
+
+    def _field(self, state: State, openings: Openings, race: int) -> tuple[list[Planting], int]:
+        """Who races, and how many candidates that could do not, for others ranked better."""
+        known, new = self._ranking.split(openings.pairs)
+        at_most = self._rules.max_candidates
+        narrow_to = min(at_most, self._rules.narrow_to)
+        if not (known and narrow_to):
+            return choose_plantings(openings, at_most=at_most, race=race), 0
+        num_new = min(len(new), narrow_to // 4)
+        taken: set[str] = set()
+        plantings = [
+            planting
+            for pairs, number in (
+                (known[: narrow_to - num_new], narrow_to - num_new),
+                (new, num_new),
+            )
+            if number
+            for planting in choose_plantings(
+                Openings(state, set(pairs)), at_most=number, race=race, taken=taken
+            )
+        ]
+        racing = {(planting.site, planting.blueprint) for planting in plantings}
+        return plantings, len(known) + len(new) - len(racing)
 
     # --- resuming ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The first graft's gain, races without a winner in a row, races called; who sits out, what
-        was taken out how often, and the monitored metric until the first race.
+        """The first graft's gain, races without a winner in a row, races called; the ranking; what
+        a race cost; what was taken out how often, and the monitored metric until the first race.
         """
         return {
             "first_gain": self._first_gain,
             "misses": self._misses,
             "races": self._races,
-            "resting": self._resting.saved(),
+            "ranking": self._ranking.saved(),
+            "spending": self._spending.saved(),
             "removals": self._removals.saved(),
             "trend": list(self._trend.values),
         }
@@ -141,17 +170,18 @@ class HeuristicPolicy:
         self._first_gain = state["first_gain"]
         self._misses = state["misses"]
         self._races = state["races"]
-        self._resting.load(state.get("resting", ()))
+        self._ranking.load(state.get("ranking", ()))
+        self._spending.load(state.get("spending", {}))
         self._removals.load(state.get("removals", {"counts": (), "out": ()}))
         self._trend.values = list(state.get("trend", ()))
 
 
-def _left_out(openings: Openings) -> str:
+def _left_out(openings: Openings, num_resting: int) -> str:
     """Who does not race, and why, in a few words."""
     parts = {
         "too large": openings.num_too_large,
         "under embargo": openings.num_embargoed,
-        "sitting out": openings.num_resting,
+        "sitting out": num_resting,
     }
     said = ", ".join(f"{number} {why}" for why, number in parts.items() if number)
     return f" ({said})" if said else ""

@@ -17,7 +17,7 @@ from kasmina.trials.trial import Trial
 from tests.kasmina.growing import cross_entropy, state_bits, xor_batches
 
 RECIPE = OptimizerRecipe(torch.optim.AdamW, {"lr": 0.02})
-RULES = RaceRules(rung_steps=(10, 40), keep=2, clear_errors=math.inf)
+RULES = RaceRules((10, 40), keep=2, keep_share=1.0, clear_errors=math.inf)
 TRAIN, HELD_OUT = xor_batches(8, rng_seed=1), xor_batches(2, rng_seed=2, size=256)
 
 

@@ -54,16 +54,3 @@ def test_the_cap_counts_what_stands() -> None:
     assert not why(*rows, rules=TimingRules(max_grafts=3))
     full = why(*rows, rules=TimingRules(max_grafts=2))
     assert full == "growth has stopped: 2 grafts stand, as many as may"
-
-
-def test_the_share_of_search() -> None:
-    """Of a run of 100 epochs with 10 steps each of 1000 FLOPs, search that has taken as much as
-    half the training makes a third: with a share of 0.3 no race is called, with 0.4 one is, and
-    without numbers, or by default, it is not looked at.
-    """
-    spent = {"training_flops": 200_000, "step_flops": 1000, "search_flops": 500_000}
-    found = why(rules=TimingRules(search_share=0.3), **spent)
-    assert found == ("growth has stopped: 33% of the run's FLOPs go into search, 30% may go there")
-    assert not why(rules=TimingRules(search_share=0.4), **spent)
-    assert not why(rules=TimingRules(search_share=0.3))
-    assert not why(**{**spent, "search_flops": 10**9})

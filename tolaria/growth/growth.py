@@ -56,6 +56,7 @@ class Growth:
             config.trial_steps,
             config.trial_keep,
             config.trial_batch_pieces,
+            control=config.trial_control,
             max_shared_size_bytes=config.max_shared_size_bytes,
         )
         executor.grounds.restrict(config.blueprints)

@@ -15,7 +15,7 @@ from tolaria.data.splits import Examples, Splits
 _CONTEXT = 64
 _NUM_TRAIN = 1_000_000
 _NUM_HELD_OUT = 100_000
-_WIDTH = 64
+_WIDTH = 48
 _NUM_HEADS = 4
 _NUM_BYTES = 256
 
@@ -29,9 +29,9 @@ def byte_model(*, short: bool) -> Task:
         host=lambda: Transformer(_WIDTH, num_blocks=1),
         widened=lambda width: Transformer(_NUM_HEADS * width, num_blocks=1),
         hand_picked=lambda rng_seed: Transformer(_WIDTH, num_blocks=2),
-        num_spans=12 if short else 40,
-        steps_per_span=122,  # a quarter of an epoch
-        batch_size=32,
+        num_spans=80 if short else 120,
+        steps_per_span=61,  # a sixteenth of an epoch
+        batch_size=16,
         learning_rates=(1e-3, 3e-3, 9e-3),
         num_rng_seeds=3,
         is_short=short,

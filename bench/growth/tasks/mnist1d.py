@@ -25,8 +25,8 @@ def mnist1d(*, short: bool) -> Task:
         host=lambda: _host(_WIDTH),
         widened=_host,
         hand_picked=lambda rng_seed: planted(task, _HAND_PICKED, rng_seed),
-        num_spans=40,
-        steps_per_span=40,
+        num_spans=80,
+        steps_per_span=20,  # half an epoch
         batch_size=100,
         learning_rates=(3e-3, 9e-3, 2e-2),
         num_rng_seeds=5,

@@ -20,6 +20,7 @@ NOTHING_GROWN = Growing(
     grafts=[Graft(1, "0", "conv", 68, 0.1)],
     structure=[("0", "conv")],
     worst_rise=0.0,
+    worst_rise_of_cull=0.0,
     worst_rise_in_ramp=0.0,
     num_rollbacks=0,
     num_untracked=0,

@@ -10,7 +10,7 @@ from kasmina.trials.shadow import Shadow
 from tests.kasmina.growing import cross_entropy
 from tests.kasmina.racing import TRAIN, entries, measured, race
 
-FEW = RaceRules((3, 6), 4, batch_pieces=1)
+FEW = RaceRules((3, 6), 4, batch_pieces=1, keep_share=1.0)
 
 
 class Remembers(nn.Module):

@@ -16,7 +16,7 @@ from kasmina.trials.shadow import MAX_GRADIENT_NORM, Shadow
 from tests.kasmina.growing import Xor, cross_entropy, state_bits
 from tests.kasmina.racing import HELD_OUT, RECIPE, TRAIN, entries, run
 
-RULES = RaceRules((3, 6), 2, batch_pieces=1)
+RULES = RaceRules((3, 6), 2, batch_pieces=1, control=True)
 
 
 def by_hand(model: nn.Module, num_steps: int) -> tuple[float, float]:
@@ -66,3 +66,13 @@ def test_without_a_candidate_to_the_end_there_is_none() -> None:
     model = Xor()
     _, report = run(model, {}, rules=RULES)
     assert math.isnan(report.host_gain)
+
+
+def test_it_is_not_trained_unless_asked_for() -> None:
+    """By default the host is not trained beside its finalists, and the race costs less."""
+    model = Xor()
+    rules = RaceRules((3, 6), 2, batch_pieces=1)
+    _, without = run(model, entries(model, TRAIN[0][0], "head:norm"), rules=rules)
+    _, report = run(model, entries(model, TRAIN[0][0], "head:norm"), rules=RULES)
+    assert math.isnan(without.host_gain)
+    assert 0 < without.flops < report.flops

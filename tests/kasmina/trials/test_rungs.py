@@ -24,6 +24,15 @@ def test_half_as_many_go_on_after_each_rung() -> None:
     assert Counter(trial.steps for trial in trials.values()) == {2: 5, 4: 2, 6: 1, 8: 1}
 
 
+def test_of_few_at_most_half_go_on() -> None:
+    """Of five three and two go on, though eight and four might."""
+    model, x = Xor(), TRAIN[0][0]
+    rules = RaceRules((2, 4, 6), keep=8, batch_pieces=1, clear_errors=math.inf)
+    candidates = entries(model, x, *(f"body:{kind}" for kind in KINDS))
+    trials, _ = race(model, candidates, rules=rules)
+    assert Counter(trial.steps for trial in trials.values()) == {2: 2, 4: 1, 6: 2}
+
+
 def test_a_step_takes_a_piece_of_a_batch() -> None:
     """The race on whole batches cut in two is, to the bit, the one on the halves."""
     model, x = Xor(), TRAIN[0][0]

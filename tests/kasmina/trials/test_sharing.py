@@ -17,7 +17,7 @@ from tests.kasmina.growing import Xor, cross_entropy, everything
 from tests.kasmina.hosts import HOSTS, Host
 from tests.kasmina.racing import RULES, TRAIN, assert_close, entries, measured, run, whole
 
-FEW = RaceRules((3, 6), 3, clear_errors=math.inf)
+FEW = RaceRules((3, 6), 3, keep_share=1.0, clear_errors=math.inf)
 KINDS = ("low_rank", "norm", "bottleneck_mlp")
 
 
@@ -318,11 +318,11 @@ def test_a_clear_winner_goes_on_alone() -> None:
     """Beaten by four standard errors and half the gain is out; with infinitely many nobody is."""
     model = Xor()
     some = entries(model, TRAIN[0][0], "body:norm", "body:bottleneck_mlp", "head:norm")
-    clear, _ = run(model, some, rules=RaceRules((60, 70), 3))
+    clear, _ = run(model, some, rules=RaceRules((60, 70), 3, keep_share=1.0))
     assert [trial.steps for trial in clear.values()] == [60, 70, 60]
-    every, _ = run(model, some, rules=RaceRules((60, 70), 3, clear_errors=math.inf))
+    every, _ = run(model, some, rules=RaceRules((60, 70), 3, keep_share=1.0, clear_errors=math.inf))
     assert [trial.steps for trial in every.values()] == [70, 70, 70]
-    unsure, _ = run(model, some, rules=RaceRules((60, 70), 3, clear_share=0.01))
+    unsure, _ = run(model, some, rules=RaceRules((60, 70), 3, keep_share=1.0, clear_share=0.01))
     assert [trial.steps for trial in unsure.values()][:2] == [70, 70]
 
 

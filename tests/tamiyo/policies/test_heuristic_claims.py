@@ -32,7 +32,8 @@ RULES = st.builds(
     max_grafts=st.sampled_from([None, 3, 1]),
     max_grafts_per_race=st.sampled_from([3, 2, 1]),
     max_candidates=st.sampled_from([32, 4, 1]),
-    rest_races=st.integers(0, 2),
+    narrow_to=st.sampled_from([8, 2, 0]),
+    search_share=st.sampled_from([1.0, 0.3, 0.0]),
     cost_power=st.sampled_from([0.0, 0.5]),
     monitor_mode=st.sampled_from(["min", "max", "auto"]),
     plateau_epochs=st.integers(0, 2),
@@ -43,8 +44,15 @@ SAVED = st.fixed_dictionaries(
         "first_gain": st.sampled_from([0.0, 0.5]),
         "misses": st.sampled_from([0, 1, 2]),
         "races": st.integers(0, 5),
-        "resting": st.lists(
-            st.tuples(PAIRS, st.integers(0, 9)).map(lambda each: [*each[0], each[1]]), max_size=3
+        "ranking": st.lists(PAIRS.map(list), max_size=5),
+        "spending": st.fixed_dictionaries(
+            {
+                "races": st.integers(0, 3),
+                "before": st.integers(0, 10**6),
+                "of_a_step": st.floats(0, 1e9),
+                "steps": st.lists(st.integers(0, 200), max_size=3),
+                "host_step": st.integers(0, 10**6),
+            }
         ),
         "removals": st.builds(
             lambda pairs: {"counts": [[s, 0, b, 1] for s, b in sorted(pairs)], "out": []},

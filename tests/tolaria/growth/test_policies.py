@@ -113,6 +113,10 @@ def test_options_are_checked_with_the_config() -> None:
         load_config(None, environment=variable)
     with pytest.raises(ConfigError, match="'policy_options' is 3"):
         load_config({"policy_options": 3}, environment={})
+    share: dict[str, Any] = {"policy_options": {"host_gain_share": 0.5}}
+    with pytest.raises(ConfigError, match="'trial_control' is False"):
+        load_config(share, environment={})
+    assert load_config({**share, "trial_control": True}, environment={}).trial_control
 
 
 def test_a_built_in_policy_is_checked_without_torch() -> None:
