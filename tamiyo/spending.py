@@ -31,7 +31,6 @@ class Spending:
     """What races cost, from which the next one's cost is expected."""
 
     def __init__(self) -> None:
-        self._races = 0
         self._before = 0
         self._of_a_step = 0.0
         """FLOPs of a step of a trial in the last race."""
@@ -42,7 +41,6 @@ class Spending:
 
     def called(self, state: State) -> None:
         """A race begins at this boundary."""
-        self._races += 1
         self._before = state.packet.search_flops
         self._host_step = self._host_step or state.packet.step_flops
 
@@ -70,10 +68,14 @@ class Spending:
         return search / (training + search or 1.0)
 
     def why_too_dear(
-        self, state: State, plantings: Sequence[Planting], rules: SpendingRules
+        self, state: State, plantings: Sequence[Planting], race: int, rules: SpendingRules
     ) -> str:
-        """Why a race of these candidates is not called, in a line; empty if it may be."""
-        if self._races < FREE_RACES or rules.search_share >= 1.0 or not state.packet.step_flops:
+        """Why a race of these candidates is not called, in a line; empty if it may be.
+
+        Args:
+            race: its number, from 1.
+        """
+        if race <= FREE_RACES or rules.search_share >= 1.0 or not state.packet.step_flops:
             return ""
         share = self.share(state, plantings)
         if share <= rules.search_share:
@@ -84,7 +86,6 @@ class Spending:
     def saved(self) -> dict[str, Any]:
         """As plain values."""
         return {
-            "races": self._races,
             "before": self._before,
             "of_a_step": self._of_a_step,
             "steps": list(self._steps),
@@ -93,7 +94,6 @@ class Spending:
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Go on from saved values; without any from none."""
-        self._races = saved.get("races", 0)
         self._before = saved.get("before", 0)
         self._of_a_step = saved.get("of_a_step", 0.0)
         self._steps = list(saved.get("steps", ()))

@@ -240,8 +240,9 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
             kind = policy_kind(self.policy)
         kind.rules_of(self.policy_options, {})
+        asked = kind.built_in and self.policy_options.get("host_gain_share")
         _require(
-            self.trial_control or not self.policy_options.get("host_gain_share"),
+            self.trial_control or not asked,
             "trial_control",
             self.trial_control,
             "true where policy_options has a host_gain_share, which is a share of that gain",

@@ -53,8 +53,9 @@ def planted(task: Task, plan: Sequence[Planting], rng_seed: int) -> nn.Module:
 
 
 def parameter_budget(task: Task) -> int:
-    """How many parameters growth may add by default, for whoever draws at random instead."""
-    return max(_LEAST_BUDGET, num_parameters(task.host()))
+    """How many parameters Esper may add, for whoever draws at random instead."""
+    default = max(_LEAST_BUDGET, num_parameters(task.host()))
+    return int(task.esper.get("param_budget", default))
 
 
 def draw(

@@ -40,6 +40,7 @@ def _job(task: Task, planting: Planting | None) -> Job:
         schedule = [[fork, *planting]]
         esper = {"policy": "schedule", "schedule": schedule, "veto": False}
         esper["trial_steps"] = [_TRIAL_STEPS]
+        esper["param_budget"] = parameters(task)[planting]  # whatever the task's budget
     settings = {
         "task": task.settings(),
         "algorithm": ALGORITHM,

@@ -1,9 +1,10 @@
 """The heuristic policy: races of trials say where and what, held-out gain says whether.
 
 When: first after a tenth of the run, again once the last graft has settled, never in the last two
-fifths. Where and what: every candidate that fits the parameter budget races; the best gain after
-rent wins. Whether: the gain must exceed its noise, its rent and a share of the first graft's gain.
-Stop: the window, the budget or the cap is spent, or two races in a row had no winner.
+fifths. Where and what: every candidate that fits the parameter budget races, later those that
+ranked best; the best gain after rent wins. Whether: the gain must exceed its noise, its rent and a
+share of the first graft's gain. Stop: the window, the parameter budget, search's share of the FLOPs
+or the cap is spent, or two races in a row had no winner.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class HeuristicPolicy:
         plantings, num_resting = self._field(state, openings, race)
         if not plantings:
             return [], f"no candidate fits the {state.budget_left:,} parameters left", ""
-        if why := self._spending.why_too_dear(state, plantings, rules):
+        if why := self._spending.why_too_dear(state, plantings, race, rules):
             return [], why, ""
         self._spending.called(state)
         self._races = race
@@ -135,17 +136,11 @@ class HeuristicPolicy:
             return choose_plantings(openings, at_most=at_most, race=race), 0
         num_new = min(len(new), narrow_to // 4)
         taken: set[str] = set()
-        plantings = [
-            planting
-            for pairs, number in (
-                (known[: narrow_to - num_new], narrow_to - num_new),
-                (new, num_new),
-            )
-            if number
-            for planting in choose_plantings(
-                Openings(state, set(pairs)), at_most=number, race=race, taken=taken
-            )
-        ]
+        plantings: list[Planting] = []
+        for pairs, number in ((known[: narrow_to - num_new], narrow_to - num_new), (new, num_new)):
+            if number:
+                some = Openings(state, set(pairs))
+                plantings += choose_plantings(some, at_most=number, race=race, taken=taken)
         racing = {(planting.site, planting.blueprint) for planting in plantings}
         return plantings, len(known) + len(new) - len(racing)
 

@@ -12,6 +12,7 @@ from tests.tamiyo.boundaries import state, tried
 
 RULES = SpendingRules(search_share=0.3)
 FIELD = [Planting("block1/0", "block1", "conv"), Planting("block2/0", "block2", "norm")]
+THIRD = FREE_RACES + 1
 # 100 epochs of 10 steps, of which 20 are over; a step takes 1,000 FLOPs.
 RUN = {"epoch": 20, "training_flops": 200_000, "step_flops": 1000}
 
@@ -53,17 +54,19 @@ def test_the_third_race_is_the_first_that_may_be_too_dear() -> None:
     """
     dear = {"search_flops": 10**9}
     for number in range(FREE_RACES):
-        assert not after_races(10**8, number).why_too_dear(state(**RUN, **dear), FIELD, RULES)
+        assert not after_races(10**8, number).why_too_dear(
+            state(**RUN, **dear), FIELD, number + 1, RULES
+        )
     now = state(**RUN, search_flops=300_000)
-    found = after_races(150_000).why_too_dear(now, FIELD, RULES)
+    found = after_races(150_000).why_too_dear(now, FIELD, THIRD, RULES)
     assert found == "no race: with another, 31% of the run's FLOPs go into search; 30% may go there"
-    assert not after_races(100_000).why_too_dear(now, FIELD, RULES)
-    assert not after_races(150_000).why_too_dear(now, FIELD, SpendingRules(search_share=1.0))
+    assert not after_races(100_000).why_too_dear(now, FIELD, THIRD, RULES)
+    assert not after_races(150_000).why_too_dear(now, FIELD, THIRD, SpendingRules(search_share=1.0))
 
 
 def test_without_numbers_it_is_not_looked_at() -> None:
     """Where no FLOPs are counted no race is too dear."""
-    assert not after_races(150_000).why_too_dear(state(search_flops=300_000), FIELD, RULES)
+    assert not after_races(150_000).why_too_dear(state(search_flops=300_000), FIELD, THIRD, RULES)
 
 
 def test_a_run_of_unknown_length_waits_until_training_has_caught_up() -> None:
@@ -72,9 +75,9 @@ def test_a_run_of_unknown_length_waits_until_training_has_caught_up() -> None:
     """
     spending = after_races(50_000)
     early = state(**RUN, num_epochs=0, search_flops=100_000)
-    assert spending.why_too_dear(early, FIELD, RULES)
+    assert spending.why_too_dear(early, FIELD, THIRD, RULES)
     later = state(**{**RUN, "training_flops": 400_000}, num_epochs=0, search_flops=100_000)
-    assert not spending.why_too_dear(later, FIELD, RULES)
+    assert not spending.why_too_dear(later, FIELD, THIRD, RULES)
 
 
 def test_the_heuristic_calls_no_third_race_that_is_too_dear() -> None:

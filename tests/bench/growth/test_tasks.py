@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.growth import nets
+from bench.growth import nets, realised
 from bench.growth.catalogue import draw, parameter_budget, parameters, planted
 from bench.growth.task import DIVERGED, Task, num_parameters
 from bench.growth.tasks import load
@@ -139,3 +139,17 @@ def test_a_network_that_diverges_has_a_loss_that_can_be_kept() -> None:
     model = task.host()
     torch.nn.init.constant_(model[0].weight, torch.nan)
     assert task.score(model, task.splits.val).loss == DIVERGED
+
+
+def test_who_draws_at_random_has_the_budget_that_esper_has() -> None:
+    """Where the task sets one nothing larger is drawn; what a candidate brings is still measured of
+    every one, whatever its size.
+    """
+    task = tiny_task()
+    smallest = min(parameters(task).values())
+    tight = replace(task, esper={**task.esper, "param_budget": smallest})
+    assert parameter_budget(tight) == smallest < parameter_budget(task)
+    drawn = draw(tight, torch.Generator().manual_seed(0), num_plantings=4)
+    assert [parameters(task)[planting] for planting in drawn] == [smallest]
+    budgets = [job.settings["esper"]["param_budget"] for job in realised.jobs(tight)[1:]]
+    assert budgets == list(parameters(task).values())

@@ -47,7 +47,6 @@ SAVED = st.fixed_dictionaries(
         "ranking": st.lists(PAIRS.map(list), max_size=5),
         "spending": st.fixed_dictionaries(
             {
-                "races": st.integers(0, 3),
                 "before": st.integers(0, 10**6),
                 "of_a_step": st.floats(0, 1e9),
                 "steps": st.lists(st.integers(0, 200), max_size=3),
