@@ -20,7 +20,7 @@ class HeuristicRules(SettlingRules, TimingRules, EarlyRules, RankingRules, Spend
 
     max_candidates: Positive = 32
     """Candidates in one race."""
-    max_grafts_per_race: Positive = 1
+    max_grafts_per_race: Positive = 2
     """Candidates of one race that are grafted at most, each at a site of its own."""
     false_graft_rate: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.01
     """Chance that a race without any useful candidate grafts one (Bonferroni over candidates)."""

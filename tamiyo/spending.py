@@ -19,7 +19,7 @@ leaves the network so cheap that no second race would ever be called."""
 class SpendingRules:
     """What races may cost."""
 
-    search_share: Share = 0.33
+    search_share: Share = 0.3
     """Share of the FLOPs of the whole run that races and counterfactuals may take; the first two
     races are always called. The steps to come are counted as if the dearest candidate of the next
     race won it, so that races without a winner may end some hundredths above; those of a run of

@@ -111,9 +111,9 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Feature flag; False: "adaptive" grafting is linear."""
     trial_steps: tuple[int, ...] = (50, 100, 200)
     """Steps a candidate is trained for in all, at the end of each rung of a race."""
-    trial_keep: int = 8
+    trial_keep: int = 16
     """Candidates that go on after the first rung, of few at most half of them; after each later
-    rung half as many."""
+    rung a quarter as many."""
     trial_batch_pieces: int = 2
     """Pieces of eight rows or more that a training batch is cut into for trials, a step for each:
     so a race costs half as much and chooses no worse."""

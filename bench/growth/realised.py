@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bench.growth.arms.esper import ALGORITHM, grow
+from bench.growth.arms.esper import grow
 from bench.growth.catalogue import parameters
 from bench.growth.results import Result
 from bench.growth.store import Job
@@ -18,6 +18,9 @@ NAME: Final = "realised"
 _RNG_SEED: Final = 0
 _MAX_CANDIDATES: Final = 32
 _TRIAL_STEPS: Final = 200
+_ALGORITHM: Final = "half batches"
+"""Raise it by hand when a scheduled graft is tried or trained otherwise; how Esper chooses among
+candidates does not matter here."""
 _FORK_SHARE: Final = 0.1
 """Of a run, before anything is planted: when Esper calls its first race."""
 _FURTHER_SHARE: Final = 0.3
@@ -43,7 +46,7 @@ def _job(task: Task, planting: Planting | None) -> Job:
         esper["param_budget"] = parameters(task)[planting]  # whatever the task's budget
     settings = {
         "task": task.settings(),
-        "algorithm": ALGORITHM,
+        "algorithm": _ALGORITHM,
         "num_spans": num_spans,
         "learning_rate": task.learning_rates[len(task.learning_rates) // 2],
         "esper": {**task.esper, **esper},

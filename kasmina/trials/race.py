@@ -33,8 +33,9 @@ class RaceRules:
 
     rung_steps: tuple[int, ...] = (50, 100, 200)
     """Steps each candidate has been trained for in all, at the end of each rung."""
-    keep: int = 8
-    """Candidates that go on after the first rung, at most; half as many after each later one."""
+    keep: int = 16
+    """Candidates that go on after the first rung, at most; a quarter as many after each later one.
+    The first cut is the mild one: the best begin late (docs/decisions/cheaper-races.md)."""
     batch_pieces: int = 2
     """Pieces that a training batch is cut into, a step for each: rows are what a step costs, and
     half of them choose no worse (`python -m bench search`)."""
@@ -48,6 +49,10 @@ class RaceRules:
     """Share of its gain below which the others must stay."""
     max_shared_size_bytes: int = 256 * 1024 * 1024
     """For recorded activations, and again for those of a pass of several candidates."""
+
+    def num_going_on(self, rung: int, num_racing: int) -> int:
+        """How many of those in a rung, counted from 0, go on to the next if none is far ahead."""
+        return max(1, min(self.keep >> 2 * rung, math.ceil(self.keep_share * num_racing)))
 
 
 def cut(shadow: Shadow, held_out: Sequence[Any]) -> list[Any]:
@@ -127,8 +132,7 @@ def run_race(
         sharing.measure(racing, before)
         racing = [trial for trial in racing if trial.fault is None]
         if rung < len(rules.rung_steps) - 1:
-            keep = min(rules.keep >> rung, math.ceil(rules.keep_share * len(racing)))
-            racing = _going_on(racing, max(1, keep), rules)
+            racing = _going_on(racing, rules.num_going_on(rung, len(racing)), rules)
     num_steps = max((trial.steps for trial in racing), default=0) if rules.control else 0
     control = partial(control_gain, shadow, train_batches, held_out, before, recipe)
     measured = attempt(lambda: control(num_steps, ledger)) if num_steps else None

@@ -43,8 +43,9 @@ def moves(found: Verdict) -> dict[str, Stage]:
 
 
 def test_the_best_is_grafted_and_the_others_cancelled() -> None:
-    """One seed goes on to GRAFTING, every other to CANCELLED, and the scores say so."""
-    found = verdict(tried("block1/0", 0.2), tried("block1/1", 0.4), tried("block2/0", 0.3))
+    """Where one may win it goes on to GRAFTING, every other to CANCELLED, and the scores say so."""
+    candidates = tried("block1/0", 0.2), tried("block1/1", 0.4), tried("block2/0", 0.3)
+    found = verdict(*candidates, rules=HeuristicRules(max_grafts_per_race=1))
     assert moves(found) == {
         "block1/0": Stage.CANCELLED,
         "block1/1": Stage.GRAFTING,

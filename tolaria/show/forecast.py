@@ -93,7 +93,7 @@ def _growth_lines(told: Forecast) -> Iterator[str]:
     if config.policy == "heuristic" and told.validates:
         fewest, *later = config.trial_steps
         rungs = [
-            f"the best {max(1, config.trial_keep >> rung)} to {steps:,}"
+            f"the best {max(1, config.trial_keep >> 2 * rung)} to {steps:,}"
             for rung, steps in enumerate(later)
         ]
         on = f"; {', '.join(rungs)}" if rungs else ""

@@ -28,7 +28,7 @@ def test_a_gain_is_weighed_against_the_work_of_a_step(power: float, winner: str)
     at power 0 it wins.
     """
     better = tried("block1/0", 0.502, blueprint="norm", parameters=10)
-    decision = judge(better, DEAR, cost_power=power)
+    decision = judge(better, DEAR, cost_power=power, max_grafts_per_race=1)
     assert chosen(decision) == [winner]
     values = [score.value for score in decision.scores]
     assert values == [pytest.approx(0.502), pytest.approx(0.6 / 1.44**power)]
@@ -69,9 +69,11 @@ BEST = tried("block1/0", 0.5, parameters=300)
 POOR = tried("block3/0", 0.02, parameters=300)
 
 
-def test_one_winner_unless_more_are_asked_for() -> None:
-    """By default the best alone is grafted."""
-    assert chosen(judge(BEST, SECOND)) == ["block1/0"]
+def test_two_winners_unless_other_is_asked_for() -> None:
+    """By default the best two of three sites are grafted, with a cap of one the best alone."""
+    third = tried("block3/0", 0.3, parameters=300)
+    assert chosen(judge(third, BEST, SECOND)) == ["block1/0", "block2/0"]
+    assert chosen(judge(third, BEST, SECOND, max_grafts_per_race=1)) == ["block1/0"]
 
 
 def test_the_second_best_at_another_site_joins_the_best() -> None:

@@ -278,7 +278,7 @@ def test_a_race_is_judged_an_epoch_after_it_was_called() -> None:
     """Candidates are judged once they have stayed an epoch; until then nothing is asked of them."""
     fresh = decide(tried("block1/0", 0.5, epochs_in_stage=0))
     assert fresh.commands == fresh.scores == ()
-    done = decide(tried("block1/0", 0.5), tried("block2/0", 0.1))
+    done = decide(tried("block1/0", 0.5), tried("block2/0", 0.0))
     assert moves(done) == {"block1/0": Stage.GRAFTING, "block2/0": Stage.CANCELLED}
     assert len(done.scores) == 2
 

@@ -71,7 +71,7 @@ def test_it_says_what_would_happen_and_leaves_no_trace(
     assert "data: small:Data; 20 epochs of 4 steps; validation data decides" in said
     assert "net: shape (2, 2)" in said
     assert "growth: first after epoch 2: race of " in said
-    assert "trained for 50 steps; the best 8 to 100, the best 4 to 200" in said
+    assert "trained for 50 steps; the best 16 to 100, the best 4 to 200" in said
     # 10 float32, their gradients, and the two moments that AdamW keeps of each.
     assert "the run about 160 B" in said
     assert "two snapshots 240 B" in said
