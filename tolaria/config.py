@@ -236,7 +236,7 @@ class EsperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.policy in kinds:
             kind = kinds[self.policy]
         else:  # imported here, because it brings torch, for which `--help` must not wait
-            from tolaria.growth.policies import policy_kind
+            from tolaria.growth.policy_kinds import policy_kind
 
             kind = policy_kind(self.policy)
         kind.rules_of(self.policy_options, {})

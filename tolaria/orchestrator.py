@@ -2,132 +2,35 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kasmina import Executor, LossFunction, Task
+from kasmina import LossFunction
 from kasmina.lifecycle.manager import CallbackHandle, TransitionCallback
-from leyline import BreakerChange, Fault, RunEnded, RunError
+from leyline import RunEnded, RunError
 from oona import BusStatistics
-from tamiyo import Controller
-from tolaria.boundary.breakers import Breakers, Change
-from tolaria.boundary.commit import Boundary
-from tolaria.boundary.gather import Gatherer, check_monitor, numbers_of
-from tolaria.boundary.latency_watch import LatencyWatch
-from tolaria.boundary.mean_loss import MeanLoss
+from tolaria.boundary.gather import check_monitor, numbers_of
 from tolaria.boundary.report import BoundaryReport
 from tolaria.boundary.stage_timer import StageTimer
 from tolaria.boundary.stretch import end_stretch
-from tolaria.config import EsperConfig
-from tolaria.growth.batch_source import BatchSource
-from tolaria.growth.growth import Growth
-from tolaria.growth.policies import build_policy
+from tolaria.live_run import LiveRun
 from tolaria.plain_loop.attaching import attached
 from tolaria.plain_loop.clipping import clip_gradients
 from tolaria.plain_loop.handover import cause_of, check_text
-from tolaria.rates import RateRule, UnifiedLRController, refuse_unfit
-from tolaria.resume.replay import Replay
 from tolaria.resume.saving import save
-from tolaria.rollback.full import from_disk
-from tolaria.rollback.recovery import Recovery
 from tolaria.rollback.response import respond
-from tolaria.rollback.state import Parts
-from tolaria.rollback.watch import Broken, Watch
+from tolaria.rollback.watch import Broken
 from tolaria.run_begin import begin
-from tolaria.session import Session
+from tolaria.show.plain import view_dict
 from tolaria.step_pass import pass_step
-from tolaria.turnstile import Turnstile
 
 
-class Orchestrator:
+class Orchestrator(LiveRun):
     """Grows one model during one run. Built by `attach`, or by EsperCallback under Lightning."""
-
-    epoch: int
-    """Epochs whose boundary has passed."""
-    step: int
-    """Training steps seen."""
-    committed_epoch: int
-    """The epoch of the last checkpoint that was tried."""
-    in_plain_loop: bool
-    """Whether a hand-written loop calls this, and nobody else passes boundaries or saves."""
-    epoch_end_step: int
-    """The step that the last epoch ended with."""
-    mean_loss: MeanLoss
-    """Of the steps since the last boundary."""
-    metrics: dict[str, float]
-    """The metrics of the last epoch that has ended."""
-    last_report: BoundaryReport | None
-    """The last boundary's report; None before the first."""
-    journal_is_losing: bool
-    """Whether the journal lost events at the last boundary."""
-    carried_ms: dict[str, float]
-    """What the first survey and the last checkpoint took, until a boundary tells of it."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizers: Sequence[Optimizer],
-        config: EsperConfig,
-        *,
-        session: Session,
-        task: Task,
-        source: BatchSource,
-        schedulers: Sequence[Any] = (),
-        num_epochs: int = 0,
-        example: tuple[Any, ...] | None = None,
-        clock_s: Callable[[], float] = time.monotonic,
-    ):
-        self.model = model
-        self.schedulers = list(schedulers)
-        self.config = config
-        self.session = session
-        if config.grows:
-            refuse_unfit(optimizers)
-        self.epoch = 0
-        self.step = 0
-        self.committed_epoch = -1
-        self.num_epochs = num_epochs
-        self.executor = Executor(model, rng_seed=config.rng_seed, records=session.seed_records)
-        rule = RateRule(
-            config.seed_learning_rate_factor, config.seed_warmup_steps, config.seed_rate_rule
-        )
-        self.rates = UnifiedLRController(model, optimizers, schedulers, rule=rule)
-        self.controller = Controller(build_policy(config), clock_s)
-        self.watch = Watch(config)
-        self.recovery = Recovery(
-            Parts(model, self.executor, self.rates, self.controller),
-            lambda: from_disk(self.recovery.parts, session),
-            embargo_epochs=config.embargo_epochs,
-            guards_steps=config.guard_every_step,
-        )
-        self.gatherer = Gatherer(
-            self.executor, run_id=session.run.run_id, param_budget=config.param_budget
-        )
-        parts = (model, self.executor, self.rates, self.gatherer)
-        self.growth = Growth(*parts, task, source, config, example, self.fault)
-        self.breakers = Breakers(lambda: self.epoch, clock_s, self._changed)
-        self.boundary = Boundary(
-            *parts, self.controller, session.record, config.embargo_epochs, self.breakers
-        )
-        self.in_plain_loop = False
-        self._closed = False
-        self._turnstile = Turnstile(self.executor.table)
-        self._num_faults = 0
-        self.steps_since_boundary = 0
-        self.epoch_end_step = 0
-        self.mean_loss = MeanLoss()
-        self.metrics = {}
-        self.last_report = None
-        self.journal_is_losing = False
-        self.latency = LatencyWatch()
-        self.clock_s = clock_s
-        self.carried_ms = {}
 
     @classmethod
     def attach(
@@ -183,25 +86,6 @@ class Orchestrator:
         """
         begin(self, resumed=resumed)
 
-    def replay(self, replay: Replay) -> None:
-        """Decide as the run that is being resumed did where its state alone does not tell."""
-        self.controller.hold_at(frozenset(replay.late))
-        self.boundary.replay(replay.undone)
-        self.watch.replay(replay)
-
-    @property
-    def run_dir(self) -> Path:
-        """The run's directory, as `esper inspect` takes it."""
-        return self.session.run.path
-
-    def host_parameters(self) -> int:
-        """Parameters of the model without what growth has added."""
-        return self.num_parameters() - self.executor.grown_parameters()
-
-    def num_parameters(self) -> int:
-        """Parameters of the model with what growth has added."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
     # --- called by the loop ------------------------------------------------------------------
 
     def after_step(
@@ -231,7 +115,7 @@ class Orchestrator:
             RunError: the run is closed, or the call comes from a callback; nothing was changed.
         """
         self._refuse_closed()
-        with self._turnstile:
+        with self.turnstile:
             pass_step(self, loss, batch, grad_norm)
             if self.in_plain_loop and self.boundary_is_due:
                 return end_stretch(self, ends_epoch=False)
@@ -252,14 +136,8 @@ class Orchestrator:
             OwnerError, RunError: as for `after_step`.
         """
         self._refuse_closed()
-        with self._turnstile:
+        with self.turnstile:
             respond(self, Broken("request", cause_of(cause)), epoch=self.epoch + 1)
-
-    @property
-    def boundary_is_due(self) -> bool:
-        """Whether `boundary_every_steps` are full."""
-        every = self.config.boundary_every_steps
-        return every is not None and self.steps_since_boundary >= every
 
     def step_boundary(self) -> BoundaryReport:
         """Pass a boundary within an epoch, after an optimizer step and before the next forward.
@@ -268,7 +146,7 @@ class Orchestrator:
         `after_step` does.
         """
         self._refuse_closed()
-        with self._turnstile:
+        with self.turnstile:
             return end_stretch(self, ends_epoch=False)
 
     def epoch_boundary(self, metrics: Mapping[str, Any], *, whole: bool = True) -> BoundaryReport:
@@ -287,7 +165,7 @@ class Orchestrator:
             RunError: the run is closed, or the call comes from a callback; nothing was changed.
         """
         self._refuse_closed()
-        with self._turnstile:
+        with self.turnstile:
             numbers = numbers_of(metrics)
             if whole:
                 check_monitor(self.config.monitor, numbers, self.session.recorder.view.metrics)
@@ -318,7 +196,7 @@ class Orchestrator:
 
     def report(self) -> dict[str, Any]:
         """The run so far, as plain values: `boundaries`, `seeds` and `decisions`."""
-        return self.session.recorder.view.to_dict()
+        return view_dict(self.session.recorder.view)
 
     def checkpoint(self, state: Mapping[str, Any] | None = None) -> None:
         """Commit a checkpoint of the model, its optimizers and the growth state.
@@ -330,7 +208,7 @@ class Orchestrator:
             OwnerError, RunError: as for `after_step`.
         """
         timer = StageTimer(self.clock_s)
-        with self._turnstile, timer.stage("checkpoint"):
+        with self.turnstile, timer.stage("checkpoint"):
             save(self, state)
         self.carried_ms = timer.took_ms
 
@@ -350,8 +228,8 @@ class Orchestrator:
         """
         numbers = numbers_of({} if metrics is None else metrics)
         check_text("status", status)
-        if not self._closed:
-            self._closed = True
+        if not self.is_closed:
+            self.is_closed = True
             self.rates.release()
             self.recovery.release()
         ended = RunEnded(
@@ -375,24 +253,6 @@ class Orchestrator:
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
         self.close("interrupted" if stopped else "finished" if kind is None else "failed")
 
-    # --- parts of these ----------------------------------------------------------------------
-
-    def fault(self, where: str, what: str, action: str) -> None:
-        """Record something that failed and was contained."""
-        self._num_faults += 1
-        self.session.record(
-            Fault(epoch=self.epoch, step=self.step, where=where, what=what, action=action)
-        )
-
-    def _changed(self, change: Change) -> None:
-        change.log()
-        self.session.record(BreakerChange(epoch=self.epoch, step=self.step, **change._asdict()))
-
-    def take_num_faults(self) -> int:
-        """How many faults there were since this was last asked."""
-        num_faults, self._num_faults = self._num_faults, 0
-        return num_faults
-
     def _refuse_closed(self) -> None:
-        if self._closed:
+        if self.is_closed:
             raise RunError(f"the run in {self.run_dir} is closed; attach the model to a new one")

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from kasmina.slots.slot import attached_seeds
 from leyline import RunStarted
 from tolaria.growth.policies import policy_settings
+from tolaria.live_run import LiveRun
 from tolaria.plain_loop import handover
-
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
 
 _LOG = logging.getLogger("esper")
 
 
-def begin(esper: Orchestrator, *, resumed: bool) -> None:
+def begin(esper: LiveRun, *, resumed: bool) -> None:
     """Announce the run and remember the state it starts from.
 
     Raises:

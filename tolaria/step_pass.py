@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from torch import Tensor
 
 from tamiyo.risk.allowance import moves_alpha
 from tolaria.boundary.risk import stop
 from tolaria.boundary.stage_timer import StageTimer
+from tolaria.live_run import LiveRun
 from tolaria.rollback.response import respond
 from tolaria.rollback.watch import Broken
-
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
 
 _BAD_PARAMETER: Final = "a parameter is not finite"
 
 
 def pass_step(
-    esper: Orchestrator,
+    esper: LiveRun,
     loss: Tensor | float | None,
     batch: Any,
     grad_norm: Tensor | float | None = None,

@@ -15,6 +15,7 @@ from tests.tolaria.show.events import a_run
 from tolaria.disk.journal import read
 from tolaria.recorder import Recorder
 from tolaria.resume.replay import Replay
+from tolaria.show.plain import view_dict
 
 
 @pytest.fixture
@@ -93,9 +94,9 @@ def test_the_view_can_be_rebuilt_from_the_journal(tmp_path: Path, bus: Bus) -> N
     for event in a_run():
         if not isinstance(event, StepMetrics):
             recorder.record(event)
-    told = recorder.view.to_dict()
+    told = view_dict(recorder.view)
     assert recorder.rewind(recorder.position) == Replay(last_epoch=30)
-    assert recorder.view.to_dict() == told
+    assert view_dict(recorder.view) == told
     recorder.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -12,13 +12,11 @@ from tamiyo.risk.engine import Assessment
 from tamiyo.risk.signals import Signals
 from tolaria.boundary.breakers import OPEN
 from tolaria.boundary.commit import Outcome
+from tolaria.live_run import LiveRun
 from tolaria.rollback.response import way_on
 
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
 
-
-def assess(esper: Orchestrator) -> Assessment:
+def assess(esper: LiveRun) -> Assessment:
     """Judge the stretch that ends; what was to be rolled back has been by now."""
     watch, breakers, last = esper.watch, esper.breakers, esper.last_report
     gradient_norm, gradient_variance = watch.gradient() or (None, None)
@@ -51,7 +49,7 @@ def marked(outcome: Outcome, risk: Assessment) -> Outcome:
     return replace(outcome, decision=decision)
 
 
-def changes(esper: Orchestrator, risk: Assessment) -> list[RiskChanged]:
+def changes(esper: LiveRun, risk: Assessment) -> list[RiskChanged]:
     """The event that tells of a new level, if it is one."""
     if risk.level is risk.was:
         return []
@@ -66,7 +64,7 @@ def changes(esper: Orchestrator, risk: Assessment) -> list[RiskChanged]:
     ]
 
 
-def stop(esper: Orchestrator) -> NoReturn:
+def stop(esper: LiveRun) -> NoReturn:
     """End the run because a boundary was critical; its checkpoint is written by now.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from leyline import Decision, EpochMetrics, Event, LearningRates, RiskLevel, SeedReport
 from tamiyo.risk.allowance import ALLOWANCES
@@ -13,14 +12,12 @@ from tolaria.boundary.field_reports import field_reports
 from tolaria.boundary.report import BoundaryReport
 from tolaria.boundary.risk import assess, changes, marked
 from tolaria.boundary.stage_timer import StageTimer
+from tolaria.live_run import LiveRun
 from tolaria.rollback.response import respond_at_boundary
-
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
 
 
 def pass_boundary(
-    esper: Orchestrator,
+    esper: LiveRun,
     known: Mapping[str, float],
     fresh: Mapping[str, float],
     outside: StageTimer,
@@ -66,7 +63,7 @@ def pass_boundary(
 
 
 def _measure_and_commit(
-    esper: Orchestrator,
+    esper: LiveRun,
     known: Mapping[str, float],
     fresh: Mapping[str, float],
     inside: StageTimer,
@@ -95,7 +92,7 @@ def _measure_and_commit(
     return _commit(esper, known, inside, outside, risk.level), risk
 
 
-def _settle_learning_rates(esper: Orchestrator) -> None:
+def _settle_learning_rates(esper: LiveRun) -> None:
     """Tell of rates that somebody else wrote; in three stretches in a row, growth holds."""
     writes = esper.rates.take_foreign_writes()
     for write in writes:
@@ -105,7 +102,7 @@ def _settle_learning_rates(esper: Orchestrator) -> None:
         breaker.settle(str(writes[0]) if writes else None)
 
 
-def _gone_back(esper: Orchestrator) -> Outcome:
+def _gone_back(esper: LiveRun) -> Outcome:
     """The metrics are those of a state that was undone: nothing may rest on them."""
     cause = "growth holds: the run has just gone back, and what was measured is undone"
     policy = esper.controller.policy_name
@@ -113,7 +110,7 @@ def _gone_back(esper: Orchestrator) -> Outcome:
 
 
 def _commit(
-    esper: Orchestrator,
+    esper: LiveRun,
     numbers: Mapping[str, float],
     inside: StageTimer,
     outside: StageTimer,
@@ -138,7 +135,7 @@ def _commit(
     return outcome
 
 
-def _keep(esper: Orchestrator, num_unwritten: int, *, durably: bool) -> None:
+def _keep(esper: LiveRun, num_unwritten: int, *, durably: bool) -> None:
     """Say when the journal has begun to lose events; have it on the disk before the next step.
 
     Args:
@@ -156,7 +153,7 @@ def _keep(esper: Orchestrator, num_unwritten: int, *, durably: bool) -> None:
 
 
 def _events(
-    esper: Orchestrator,
+    esper: LiveRun,
     decision: Decision,
     reports: list[SeedReport],
     numbers: Mapping[str, float],
@@ -175,7 +172,7 @@ def _events(
     return events
 
 
-def epoch_metrics(esper: Orchestrator, numbers: Mapping[str, float]) -> EpochMetrics:
+def epoch_metrics(esper: LiveRun, numbers: Mapping[str, float]) -> EpochMetrics:
     """The metrics of the stretch that ends, and the shape of the network after it."""
     return EpochMetrics(
         epoch=esper.epoch,

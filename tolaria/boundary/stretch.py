@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from leyline import BoundaryTiming
 from tolaria.boundary.report import BoundaryReport
 from tolaria.boundary.sequence import epoch_metrics, pass_boundary
 from tolaria.boundary.stage_timer import StageTimer
+from tolaria.live_run import LiveRun
 from tolaria.resume.saving import save
-
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
 
 STEP_LOSS: Final = "step_loss"
 """The metric that a run with `boundary_every_steps` has beside those of its epochs."""
 
 
-def end_stretch(esper: Orchestrator, *, ends_epoch: bool) -> BoundaryReport:
+def end_stretch(esper: LiveRun, *, ends_epoch: bool) -> BoundaryReport:
     """Pass the boundary that ends a stretch.
 
     Args:
@@ -50,7 +48,7 @@ def end_stretch(esper: Orchestrator, *, ends_epoch: bool) -> BoundaryReport:
     return report
 
 
-def _record_times(esper: Orchestrator, timing: BoundaryTiming) -> None:
+def _record_times(esper: LiveRun, timing: BoundaryTiming) -> None:
     esper.session.record(timing)
     for alert in esper.latency.observe(timing):
         esper.session.record(alert)

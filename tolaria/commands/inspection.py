@@ -21,6 +21,7 @@ from tolaria.show.bus import dropped_words
 from tolaria.show.health import health_lines
 from tolaria.show.output import Output
 from tolaria.show.phrases import clean, counted, life_words
+from tolaria.show.plain import view_dict
 from tolaria.show.sites import sites_lines
 from tolaria.show.summary import decisions_table, seeds_table, title
 from tolaria.show.view import RunView
@@ -32,7 +33,7 @@ def inspect_run(path: Path, *, as_json: bool) -> None:
     view = read_view(run)
     ledger = oona.ledger(run.path)
     if as_json:
-        content = view.to_dict()
+        content = view_dict(view)
         content["run_id"] = run.run_id
         content["disk_size_bytes"] = disk_use(run.path)
         content["bus"] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -12,10 +12,11 @@ from kasmina.guard import attempt, attempt_foreign, describe
 from kasmina.rng import derive_rng_seed, isolated_rng
 from kasmina.settings import kept_settings
 from leyline import PolicyError, limits
-from tamiyo import AskedApart, HoldPolicy, Policy, PolicyKind, policy_catalogue
+from tamiyo import AskedApart, HoldPolicy, Policy
 from tamiyo.policies import SHARED
 from tolaria.config import EsperConfig
-from tolaria.resume.occasion import better_sign
+from tolaria.growth.policy_kinds import policy_kind
+from tolaria.monitor import better_sign
 from tolaria.settings_sources import plain
 
 _NO_DEADLINE_MS: Final = 3.6e6
@@ -62,24 +63,6 @@ def build_policy(config: EsperConfig, *, in_time: bool = True) -> Policy:
             f"policy {kind.name!r} cannot be built: {describe(policy)}; mend it, or set another"
         ) from policy
     return policy
-
-
-def _contain(action: Callable[[], Any]) -> Any:
-    outcome = attempt_foreign(action)
-    return describe(outcome) if isinstance(outcome, Exception) else outcome
-
-
-def policy_kind(name: str) -> PolicyKind:
-    """A policy by name; those of installed packages are imported once a name asks for it.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    if name not in policy_catalogue:
-        # What an import draws at random must not come from the run's own streams.
-        with isolated_rng(0):
-            policy_catalogue.load_plug_ins(_contain)
-    return policy_catalogue[name]
 
 
 def policy_settings(config: EsperConfig) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import lightning.pytorch as pl
 from torch import nn
@@ -15,9 +15,7 @@ from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import SLOT, attached_seeds
 from kasmina.structure import is_seed_key, match_structure
 from leyline import Event, Fault, SeedReport
-
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
+from tolaria.live_run import LiveRun
 
 _LOG = logging.getLogger("esper")
 _AVERAGING: Final = "WeightAveraging"
@@ -60,7 +58,7 @@ class Averages:
         untyped: Any = model
         self._handles = [untyped.register_load_state_dict_pre_hook(lambda *_: self._find())]
 
-    def start(self, orchestrator: Orchestrator) -> None:
+    def start(self, orchestrator: LiveRun) -> None:
         """Begin to follow the model of a run, and go back with it: its averages hold what broke."""
         self._find()
         orchestrator.recovery.parts.others.extend(self._averaged)

@@ -6,7 +6,7 @@ import math
 
 import lightning.pytorch as pl
 
-from tolaria.orchestrator import Orchestrator
+from tolaria.live_run import LiveRun
 
 
 class StepBoundaries:
@@ -16,7 +16,7 @@ class StepBoundaries:
     for one; the last batch's boundary is that of the epoch.
     """
 
-    def __init__(self, trainer: pl.Trainer, esper: Orchestrator):
+    def __init__(self, trainer: pl.Trainer, esper: LiveRun):
         self._trainer = trainer
         self._esper = esper
         self._is_wanted = esper.config.boundary_every_steps is not None

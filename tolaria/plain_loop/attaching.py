@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
@@ -11,18 +11,17 @@ from torch.optim import Optimizer
 from kasmina import FunctionTask, LossFunction
 from tolaria.growth import rollout
 from tolaria.growth.batch_source import GivenBatches
+from tolaria.live_run import LiveRun
 from tolaria.plain_loop import handover, resuming
 from tolaria.rollback.regained import regain
+from tolaria.run_begin import begin
 from tolaria.session import Session
 
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
-
-_Orchestrator = TypeVar("_Orchestrator", bound="Orchestrator")
+_Run = TypeVar("_Run", bound=LiveRun)
 
 
 def attached(
-    kind: type[_Orchestrator],
+    kind: type[_Run],
     model: nn.Module,
     optimizer: Optimizer,
     config: Any,
@@ -33,7 +32,7 @@ def attached(
     schedulers: Sequence[Any],
     scaler: Any,
     resume: bool,
-) -> _Orchestrator:
+) -> _Run:
     """Build and start one; `Orchestrator.attach` says what the arguments are and what is raised."""
     resolved, site_filter = rollout.resolve(config, overrides)
     handover.check(model, optimizer, grows=resolved.grows)
@@ -60,7 +59,7 @@ def attached(
         esper.recovery.parts.scaler = scaler
         if goes_on:
             resuming.restore(esper, saved)
-        esper.start(resumed=saved is not None)
+        begin(esper, resumed=saved is not None)
         regain(esper)
     except BaseException:
         session.abandon()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -14,12 +14,10 @@ from tolaria.config import EsperConfig
 from tolaria.disk.checkpoint import load
 from tolaria.disk.manifest import read_manifest
 from tolaria.disk.store import Groups
+from tolaria.live_run import LiveRun
 from tolaria.resume import growth_state, rng_state
 from tolaria.resume.occasion import group_names
 from tolaria.session import Session
-
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
 
 
 class LoopState(NamedTuple):
@@ -70,7 +68,7 @@ def load_model(session: Session, model: nn.Module) -> LoopState | None:
     return LoopState(path, state, read_manifest(path).structure.groups)
 
 
-def restore(esper: Orchestrator, saved: LoopState | None) -> None:
+def restore(esper: LiveRun, saved: LoopState | None) -> None:
     """Give optimizers, schedulers, growth and random streams their saved state.
 
     Without one the journal is emptied: what happened before nothing was saved happens again.

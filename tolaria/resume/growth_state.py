@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from torch import Tensor
@@ -12,17 +12,14 @@ from torch import Tensor
 from kasmina import Site
 from tolaria.disk.migrations import FORMAT, growth_up_to_date
 from tolaria.disk.surroundings import Surroundings
+from tolaria.live_run import LiveRun
 from tolaria.resume import rng_state
-
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
-
 
 _LOG = logging.getLogger("esper")
 _MAX_EXAMPLE_SIZE_BYTES: Final = 16 * 1024 * 1024
 
 
-def growth_state(orchestrator: Orchestrator) -> dict[str, Any]:
+def growth_state(orchestrator: LiveRun) -> dict[str, Any]:
     """The growth side of a checkpoint; the model and optimizers travel beside it."""
     records = orchestrator.session.seed_records
     return {
@@ -70,7 +67,7 @@ def _small(example: tuple[Any, ...] | None) -> list[Any]:
     return tensors if sum(t.nbytes for t in tensors) <= _MAX_EXAMPLE_SIZE_BYTES else []
 
 
-def loop_state(orchestrator: Orchestrator) -> dict[str, Any]:
+def loop_state(orchestrator: LiveRun) -> dict[str, Any]:
     """A whole checkpoint of a hand-written loop."""
     return {
         "state_dict": orchestrator.model.state_dict(),
@@ -81,7 +78,7 @@ def loop_state(orchestrator: Orchestrator) -> dict[str, Any]:
     }
 
 
-def restore_growth(orchestrator: Orchestrator, state: Mapping[str, Any], *, rng: bool) -> None:
+def restore_growth(orchestrator: LiveRun, state: Mapping[str, Any], *, rng: bool) -> None:
     """Take over a saved growth state; the model already carries its seeds.
 
     The optimizers are regrouped to match, so that their own state can be loaded after this. What

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
 
 from leyline import Stage
 from tolaria.disk.manifest import Occasion, Priority
 from tolaria.disk.store import Groups
-
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
-
-_RISES: Final = re.compile(r"acc|auc|auroc|f1|precision|recall|iou|dice|bleu|rouge|score|r2")
-_FALLS: Final = re.compile(r"loss|err|mae|mse|perplexity|ppl|nll")
+from tolaria.live_run import LiveRun
+from tolaria.monitor import better_sign
 
 
-def occasion_of(esper: Orchestrator) -> Occasion:
+def occasion_of(esper: LiveRun) -> Occasion:
     """Best by the monitor so far: high; a graft begins: normal; else an epoch's end: low."""
     metrics = esper.session.recorder.view.metrics
     reasons: list[str] = []
@@ -58,14 +52,7 @@ def is_best(
     return all(sign * now > sign * value for value in earlier if math.isfinite(value))
 
 
-def better_sign(monitor: str, mode: str) -> float:
-    """-1 for a metric of which less is better, 1 for one of which more is, 0 if nobody can tell."""
-    if mode == "auto":
-        mode = "min" if _FALLS.search(monitor) else "max" if _RISES.search(monitor) else "none"
-    return {"min": -1.0, "max": 1.0}.get(mode, 0.0)
-
-
-def group_names(esper: Orchestrator) -> Groups:
+def group_names(esper: LiveRun) -> Groups:
     """Names of the parameters of each group of each optimizer; "" for one the model has not."""
     names = {id(parameter): name for name, parameter in esper.model.named_parameters()}
     return tuple(
@@ -74,6 +61,6 @@ def group_names(esper: Orchestrator) -> Groups:
     )
 
 
-def _grafts_that_begin(esper: Orchestrator) -> list[str]:
+def _grafts_that_begin(esper: LiveRun) -> list[str]:
     table = esper.executor.table
     return [s for s in table.in_stage(Stage.GRAFTING) if not table.get(s, "epochs_in_stage")]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tolaria.boundary.breakers import OPEN
+from tolaria.live_run import LiveRun
 from tolaria.resume import growth_state
 from tolaria.resume.occasion import group_names, occasion_of
 
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
 
-
-def save(esper: Orchestrator, state: Mapping[str, Any] | None) -> None:
+def save(esper: LiveRun, state: Mapping[str, Any] | None) -> None:
     """Commit a checkpoint of this epoch; a failure is a fault, and the last one stays.
 
     Args:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from leyline import EsperError
+from tolaria.live_run import LiveRun
 from tolaria.rollback.full import put_back
-
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
 
 _LOG = logging.getLogger("esper")
 
 
-def regain(esper: Orchestrator) -> None:
+def regain(esper: LiveRun) -> None:
     """Take the state from before an open graft from the checkpoint of that boundary.
 
     It was in memory only when the run stopped. Call it when all that is saved has been restored:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leyline import Event, NonFiniteError, RiskChanged, RiskLevel
 from tolaria.boundary.field_reports import field_reports
+from tolaria.live_run import LiveRun
 from tolaria.rollback.recovery import all_finite
 from tolaria.rollback.watch import Broken
 
-if TYPE_CHECKING:
-    from tolaria.orchestrator import Orchestrator
 
-
-def respond(
-    esper: Orchestrator, broken: Broken, *, epoch: int, batch: Any = None, lag: int = 0
-) -> None:
+def respond(esper: LiveRun, broken: Broken, *, epoch: int, batch: Any = None, lag: int = 0) -> None:
     """Go back to the last good state, and say what that cost.
 
     Args:
@@ -66,7 +62,7 @@ def respond(
         esper.session.record(event)
 
 
-def way_on(esper: Orchestrator) -> str:
+def way_on(esper: LiveRun) -> str:
     """How a run that has been ended can go on, in words."""
     path = esper.session.newest_checkpoint() if esper.config.checkpoint else None
     if path is None:
@@ -77,7 +73,7 @@ def way_on(esper: Orchestrator) -> str:
     )
 
 
-def respond_at_boundary(esper: Orchestrator, metrics: Mapping[str, float]) -> bool:
+def respond_at_boundary(esper: LiveRun, metrics: Mapping[str, float]) -> bool:
     """Look whether the epoch that ends was a good one; returns whether the run has gone back.
 
     Raises:

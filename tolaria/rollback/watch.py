@@ -11,7 +11,7 @@ from torch import Tensor
 from tamiyo.risk.engine import Assessment, RiskEngine
 from tamiyo.risk.rules import RiskRules
 from tolaria.config import EsperConfig
-from tolaria.resume.occasion import better_sign
+from tolaria.monitor import better_sign
 from tolaria.resume.replay import Replay
 from tolaria.rollback.chance import ChanceWatch
 from tolaria.rollback.loss_watch import LossWatch

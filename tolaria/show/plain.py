@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from leyline import BoundaryTiming, Decision
 from tolaria.show.latency import boundary_ms
 from tolaria.show.lives import SeedLife
-
-if TYPE_CHECKING:
-    from tolaria.show.view import RunView
+from tolaria.show.view import RunView
 
 
 def view_dict(view: RunView) -> dict[str, Any]:

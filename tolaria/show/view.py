@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -20,7 +20,6 @@ from leyline import Stage
 from tolaria.show.latency import BoundaryMs, boundary_ms, percentile
 from tolaria.show.lives import SeedLife
 from tolaria.show.places import Places, is_stage
-from tolaria.show.plain import view_dict
 
 _Dated = TypeVar(
     "_Dated",
@@ -179,10 +178,6 @@ class RunView:
             for kind, ms in timing.outside_ms.items():
                 total[kind] = total.get(kind, 0.0) + ms
         return total
-
-    def to_dict(self) -> dict[str, Any]:
-        """The view as plain values that JSON can hold; a number not measured is None."""
-        return view_dict(self)
 
     # --- folding ---------------------------------------------------------------------------
 

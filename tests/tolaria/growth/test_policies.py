@@ -52,7 +52,7 @@ def catalogue(monkeypatch: pytest.MonkeyPatch) -> PolicyCatalogue:
     fresh = PolicyCatalogue(ENTRY_POINT_GROUP)
     for kind in BUILT_IN:
         fresh.register(kind)
-    for module in ("tolaria.config", "tolaria.growth.policies"):
+    for module in ("tolaria.config", "tolaria.growth.policy_kinds"):
         monkeypatch.setattr(f"{module}.policy_catalogue", fresh)
     return fresh
 

@@ -17,6 +17,7 @@ from tests.tolaria.show.events import started
 from tolaria.commands.inspection import inspect_run
 from tolaria.commands.watch import watch_run
 from tolaria.disk.run import RunDirectory
+from tolaria.show.plain import view_dict
 from tolaria.show.terminal import Terminal
 from tolaria.show.view import RunView
 
@@ -78,7 +79,7 @@ def test_the_newest_report_is_shown() -> None:
     for event in (started(), FLOODED, WELL):
         view.apply(event)
     assert view.bus == FLOODED
-    assert view.to_dict()["bus_report"]["latency_ms"]["send"] == [0.21, 0.45, 1.1]
+    assert view_dict(view)["bus_report"]["latency_ms"]["send"] == [0.21, 0.45, 1.1]
     view.apply(started(epoch=1, resumed=True))
     assert view.bus is None
 

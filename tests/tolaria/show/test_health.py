@@ -15,6 +15,7 @@ from tolaria.commands.inspection import inspect_run
 from tolaria.disk.run import RunDirectory
 from tolaria.recorder import Recorder
 from tolaria.show.health import health_lines
+from tolaria.show.plain import view_dict
 from tolaria.show.report.page import render
 from tolaria.show.terminal import Terminal
 from tolaria.show.view import RunView
@@ -74,7 +75,7 @@ def test_the_view_knows_what_stands_and_what_is_over() -> None:
     view = _view(*ILL, *WELL)
     assert view.breakers["policy"].now == "closed"
     assert view.standing_alerts == []
-    told = view.to_dict()
+    told = view_dict(view)
     assert [change["now"] for change in told["breakers"]] == ["open", "half-open", "closed"]
     assert [alert["resolved"] for alert in told["latency_alerts"]] == [False, True]
 

@@ -16,6 +16,7 @@ from leyline import Stage
 from oona import BusStatistics
 from tests.tolaria.show.events import RACES, a_run, started
 from tolaria.show.phrases import headline
+from tolaria.show.plain import view_dict
 from tolaria.show.terminal import Terminal
 
 RUN = a_run()
@@ -224,12 +225,12 @@ def test_a_shared_view_is_shown_without_being_folded_twice() -> None:
     keeper = Terminal(console)
     for event in RUN:
         keeper.apply(event)
-    before = keeper.view.to_dict()
+    before = view_dict(keeper.view)
     other = Terminal(console, keeper.view)
     for event in RUN:
         other.show(event)
     assert other.view is keeper.view
-    assert other.view.to_dict() == before
+    assert view_dict(other.view) == before
 
 
 def test_an_epoch_of_unknown_length_has_no_bar() -> None:

@@ -20,6 +20,7 @@ import leyline
 from leyline import PRIORITIES, Priority, Stage
 from tests.tolaria.show.events import a_run, schema, started
 from tolaria.show.latency import percentile
+from tolaria.show.plain import view_dict
 from tolaria.show.view import RunView
 
 RUN = a_run()
@@ -48,7 +49,7 @@ def without_reports(events: list[leyline.Event]) -> list[leyline.Event]:
 
 def test_lives_and_outcomes_of_a_whole_run() -> None:
     """Forty cancelled candidates, two fossils and one cull are all still there at the end."""
-    seeds = view_of(RUN).to_dict()["seeds"]
+    seeds = view_dict(view_of(RUN))["seeds"]
     stages = [seed["stage"] for seed in seeds]
     assert {stage: stages.count(stage) for stage in stages} == {
         "CANCELLED": 40,
@@ -66,7 +67,7 @@ def test_a_reused_place_keeps_each_life_apart() -> None:
     assert max(map(len, births.values())) >= 3
     view = view_of(RUN)
     for seed, blueprints in births.items():
-        lives = [life for life in view.to_dict()["seeds"] if life["seed"] == seed]
+        lives = [life for life in view_dict(view)["seeds"] if life["seed"] == seed]
         assert [life["blueprint"] for life in lives] == blueprints
         assert [life["life"] for life in lives] == list(range(1, len(lives) + 1))
     for decision in view.decisions:
@@ -81,7 +82,7 @@ def test_a_reused_place_keeps_each_life_apart() -> None:
 
 def test_history_is_the_way_through_the_stages() -> None:
     """The culled seed's history names every stage it passed, from DORMANT, in order."""
-    culled = next(seed for seed in view_of(RUN).to_dict()["seeds"] if seed["stage"] == "CULLED")
+    culled = next(seed for seed in view_dict(view_of(RUN))["seeds"] if seed["stage"] == "CULLED")
     assert culled["history"] == [
         "DORMANT",
         "GERMINATED",
@@ -98,7 +99,7 @@ def test_history_is_the_way_through_the_stages() -> None:
 @given(st.randoms(use_true_random=False))
 def test_lanes_may_overtake_one_another(rng: random.Random) -> None:
     """However the bus's lanes are merged, the view at the end is the same."""
-    assert view_of(merged(rng)).to_dict() == view_of(RUN).to_dict()
+    assert view_dict(view_of(merged(rng))) == view_dict(view_of(RUN))
 
 
 @settings(max_examples=15, deadline=None)
@@ -108,7 +109,7 @@ def test_lost_metrics_lose_no_life_and_no_decision(rng: random.Random, kept: flo
     some = [
         event for event in RUN if PRIORITIES[type(event)] > Priority.METRIC or rng.random() < kept
     ]
-    whole, partial = view_of(RUN).to_dict(), view_of(some).to_dict()
+    whole, partial = view_dict(view_of(RUN)), view_dict(view_of(some))
     assert partial["decisions"] == whole["decisions"]
     assert partial["boundaries"] == whole["boundaries"]
     assert partial["metrics"] == whole["metrics"]
@@ -123,7 +124,7 @@ def test_lost_metrics_lose_no_life_and_no_decision(rng: random.Random, kept: flo
 @given(st.permutations(RUN), st.integers(0, len(RUN)))
 def test_any_events_in_any_order_are_survived(events: list[leyline.Event], num: int) -> None:
     """No order and no loss of events raises, and the result is still JSON."""
-    json.dumps(view_of(events[:num]).to_dict(), allow_nan=False)
+    json.dumps(view_dict(view_of(events[:num])), allow_nan=False)
 
 
 @pytest.mark.parametrize("first_epoch", [4, 8, 13, 20, 29])
@@ -134,7 +135,7 @@ def test_a_late_joiner_sees_what_lives(first_epoch: int) -> None:
     early_joiner, late_joiner = (
         sorted(
             [seed[key] for key in keys]
-            for seed in view.to_dict()["seeds"]
+            for seed in view_dict(view)["seeds"]
             if seed["stage"] == "FOSSILIZED"
         )
         for view in (view_of(RUN), view_of([schema(), *late]))
@@ -180,7 +181,7 @@ def test_parameters_are_the_newest_known() -> None:
 def test_events_delivered_twice_count_once() -> None:
     """An at-least-once reader that repeats every event changes nothing."""
     doubled = [event for event in RUN for _ in range(2)]
-    assert view_of(doubled).to_dict() == view_of(RUN).to_dict()
+    assert view_dict(view_of(doubled)) == view_dict(view_of(RUN))
 
 
 def test_a_resumed_run_replaces_what_it_lives_through_again() -> None:
@@ -190,9 +191,9 @@ def test_a_resumed_run_replaces_what_it_lives_through_again() -> None:
     after = [event for event in RUN if getattr(event, "epoch", 0) > 12]
     steps = [event for event in RUN if isinstance(event, leyline.StepMetrics)]
     resumed = view_of([*at_12, *crashed, started(epoch=12, resumed=True), *after, *steps])
-    expected = view_of(RUN).to_dict()
+    expected = view_dict(view_of(RUN))
     assert resumed.num_resumes == 1
-    assert {**resumed.to_dict(), "faults": []} == {**expected, "faults": []}
+    assert {**view_dict(resumed), "faults": []} == {**expected, "faults": []}
 
 
 def test_a_resume_with_nothing_to_do_is_at_the_step_of_its_epoch() -> None:
@@ -206,7 +207,7 @@ def test_a_resume_with_nothing_to_do_is_at_the_step_of_its_epoch() -> None:
 def test_a_decoded_event_shows_as_a_direct_one() -> None:
     """`esper watch` and `esper train` see the same: the codec loses nothing the view needs."""
     decoded = [leyline.decode(leyline.encode(event)) for event in RUN]
-    assert view_of(decoded).to_dict() == view_of(RUN).to_dict()  # type: ignore[arg-type]
+    assert view_dict(view_of(decoded)) == view_dict(view_of(RUN))  # type: ignore[arg-type]
 
 
 def test_a_packet_is_copied() -> None:
@@ -222,7 +223,7 @@ def test_a_packet_is_copied() -> None:
 
 def test_the_dict_has_the_promised_keys_and_no_nan() -> None:
     """Seeds, boundaries and decisions carry the keys a test may rely on; NaN is None."""
-    fields = view_of(RUN).to_dict()
+    fields = view_dict(view_of(RUN))
     json.dumps(fields, allow_nan=False)
     assert set(fields["boundaries"][0]) == {
         *("epoch", "gather_ms", "decide_ms", "apply_ms", "total_ms", "outside_ms")
@@ -241,7 +242,7 @@ def test_the_dict_has_the_promised_keys_and_no_nan() -> None:
 def test_an_empty_run_has_an_empty_view() -> None:
     """Nothing applied, nothing claimed."""
     view = RunView()
-    fields = view.to_dict()
+    fields = view_dict(view)
     assert (fields["seeds"], fields["boundaries"], fields["decisions"]) == ([], [], [])
     assert math.isnan(view.latency(95).total)
 
