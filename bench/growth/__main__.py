@@ -19,6 +19,7 @@ from bench.growth import realised, table
 from bench.growth.arms import ARMS
 from bench.growth.arms.esper import ALGORITHM
 from bench.growth.goals import goals
+from bench.growth.page import page
 from bench.growth.plan import Plan, Survey
 from bench.growth.plots import plots
 from bench.growth.store import RUNS, Job, Store
@@ -161,7 +162,8 @@ def _report(out: Console, plan: Plan, *, whole: bool, short: bool) -> None:
         }
         path = _HERE / "results.json"
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        out.print(f"{path}; {plots(plan, summaries, _HERE)}")
+        (_HERE / "results.md").write_text(page(results), encoding="utf-8")
+        out.print(f"{path}, results.md; {plots(plan, summaries, _HERE)}")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,25 @@
-"""Plots of the results, if matplotlib is installed: what each arm reached for its FLOPs."""
+"""Plots of the results: what each arm reached for its FLOPs, and what trials told."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from bench.growth.arms.static import ESPER
 from bench.growth.goals import gains
 from bench.growth.plan import Plan
 from bench.growth.task import Task
 
 
 def plots(plan: Plan, summaries: dict[str, dict[str, dict[str, Any]]], directory: Path) -> str:
-    """Write one PNG for each task into a directory.
+    """Write one PNG for each task into a directory; returns in a line which."""
+    from matplotlib.figure import Figure  # slow to import, and needed at the end alone
 
-    Returns:
-        What was written, or why nothing was, in a line.
-    """
-    try:
-        from matplotlib.figure import Figure  # no dependency of Esper, and slow to import
-    except ImportError:
-        return "no plots: matplotlib is not installed; pip install matplotlib, then --report"
     written = []
     for task in plan.tasks:
         if summaries[task.name]:
-            figure = Figure(figsize=(11, 4.5), layout="constrained")
-            left, right = figure.subplots(1, 2)
+            figure = Figure(figsize=(13, 5), layout="constrained")
+            left, right = figure.subplots(1, 2, width_ratios=(3, 2))
             _arms(left, task, summaries[task.name])
             _trials(right, plan, task)
             written.append(f"{task.name}.png")
@@ -33,13 +28,21 @@ def plots(plan: Plan, summaries: dict[str, dict[str, dict[str, Any]]], directory
 
 
 def _arms(axes: Any, task: Task, of_arms: dict[str, dict[str, Any]]) -> None:
-    for name, summary in of_arms.items():
-        gflops = (summary["training_flops"] + summary["search_flops"]) / 1e9
-        axes.errorbar(gflops, summary["test_mean"], summary["test_deviation"], marker="o")
-        axes.annotate(name, (gflops, summary["test_mean"]), fontsize=7)
-    axes.set_xscale("log")
-    axes.set_xlabel("GFLOP, search included")
-    axes.set_ylabel(f"test split, {task.unit}")
+    """A line for each arm, the best above: every run, the mean, and the FLOPs that it took."""
+    order = sorted(of_arms, key=lambda name: task.gain(of_arms[name]["test_mean"], 0.0))
+    for line, name in enumerate(order):
+        summary = of_arms[name]
+        colour = "tab:red" if name == ESPER else "tab:blue"
+        axes.scatter(summary["test"], [line] * len(summary["test"]), color=colour, alpha=0.4, s=14)
+        axes.plot(summary["test_mean"], line, marker="|", markersize=14, color=colour)
+    gflops = [(of_arms[n]["training_flops"] + of_arms[n]["search_flops"]) / 1e9 for n in order]
+    axes.set_yticks(range(len(order)), [of_arms[name]["about"] for name in order])
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(range(len(order)), [f"{flops:,.0f} GFLOP" for flops in gflops])
+    for ticks in (axes, beside):
+        ticks.tick_params(axis="y", length=0, labelsize=8)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel(f"test split, {task.unit}; search is in the FLOPs")
     axes.set_title(task.name)
 
 

@@ -16,6 +16,24 @@ from bench.growth.results import Result
 from bench.growth.statistics import Estimate, mean
 from bench.growth.task import Task
 
+ARM_HEADINGS: Final = (
+    "arm",
+    "mean",
+    "+-",
+    "n",
+    "rate",
+    "parameters",
+    "GFLOP",
+    "of it search",
+    "CPU s",
+    "wall s",
+    "s to host's best",
+    "worst rise",
+    "rollbacks",
+    "Esper is better by",
+)
+GOAL_HEADINGS: Final = ("goal", "", "figure", "95 %", "what was found")
+GOALS_NOTE: Final = "a 95 % bootstrap interval of 3 runs covers about 75 %, one of 5 about 84 %"
 _COLOURS: Final = {"won": "green", "tied": "yellow", "lost": "red", "missing": "dim"}
 
 
@@ -110,19 +128,17 @@ def show_arms(out: Console, summaries: dict[str, dict[str, dict[str, Any]]]) -> 
         unit = next(iter(of_arms.values()))["unit"] if of_arms else ""
         title = f"{task}, test split, {unit}"
         table = Table(title=title, box=None, title_justify="left", pad_edge=False)
-        table.add_column("arm")
-        for heading in ("mean", "+-", "n", "rate", "parameters", "GFLOP", "of it search"):
-            table.add_column(heading, justify="right")
-        for heading in ("CPU s", "wall s", "s to host's best", "worst rise", "rollbacks"):
-            table.add_column(heading, justify="right")
-        table.add_column("Esper is better by")
+        for heading in ARM_HEADINGS:
+            is_text = heading in (ARM_HEADINGS[0], ARM_HEADINGS[-1])
+            table.add_column(heading, justify="left" if is_text else "right")
         for summary in of_arms.values():
-            table.add_row(*_cells(summary))
+            table.add_row(*arm_cells(summary))
         out.print(table)
         out.print()
 
 
-def _cells(summary: dict[str, Any]) -> list[str]:
+def arm_cells(summary: dict[str, Any]) -> list[str]:
+    """What stands below ARM_HEADINGS."""
     flops = summary["training_flops"] + summary["search_flops"]
     arrival = summary["to_host_best"]
     rise = f"{summary['worst_rise']:+.2%}" if "worst_rise" in summary else ""
@@ -146,17 +162,25 @@ def _cells(summary: dict[str, Any]) -> list[str]:
 
 def show_goals(out: Console, goals: list[dict[str, Any]]) -> None:
     """Every part of every goal; the whole goals stand out."""
-    title = "goals; a 95 % bootstrap interval of 3 runs covers about 75 %, one of 5 about 84 %"
+    title = f"goals; {GOALS_NOTE}"
     table = Table(title=title, box=None, title_justify="left", pad_edge=False)
-    for heading in ("goal", "", "figure", "95 %", "what was found"):
+    for heading in GOAL_HEADINGS:
         table.add_column(heading)
     for goal in goals:
-        low, high = goal["interval"] or (None, None)
-        table.add_row(
-            goal["id"] if "/" in goal["id"] else f"[bold]{goal['id']}[/]",
-            f"[{_COLOURS[goal['verdict']]}]{goal['verdict']}[/]",
-            "" if goal["figure"] is None else f"{goal['figure']:.3g}",
-            "" if low is None else f"{low:.3g} to {high:.3g}",
-            goal["text"],
-        )
+        number, verdict, *others = goal_cells(goal)
+        style = _COLOURS[verdict]
+        whole = number if "/" in number else f"[bold]{number}[/]"
+        table.add_row(whole, f"[{style}]{verdict}[/]", *others)
     out.print(table)
+
+
+def goal_cells(goal: dict[str, Any]) -> list[str]:
+    """What stands below GOAL_HEADINGS."""
+    low, high = goal["interval"] or (None, None)
+    return [
+        goal["id"],
+        goal["verdict"],
+        "" if goal["figure"] is None else f"{goal['figure']:.3g}",
+        "" if low is None else f"{low:.3g} to {high:.3g}",
+        goal["text"],
+    ]

@@ -13,7 +13,9 @@ from rich.console import Console
 from bench.growth import realised, table
 from bench.growth.arms import ARMS
 from bench.growth.goals import gains, goals
+from bench.growth.page import page
 from bench.growth.plan import Plan
+from bench.growth.plots import plots
 from bench.growth.store import Store
 from tests.bench.growth.tiny import tiny_task
 
@@ -54,9 +56,16 @@ def test_a_tiny_benchmark(tmp_path: Path) -> None:
     console = Console(file=out, width=200)
     table.show_arms(console, summaries)
     table.show_goals(console, found)
-    assert json.loads(json.dumps({"arms": summaries, "goals": found}))
+    results = {"machine": "a machine", "algorithm": "ours", "short": True}
+    results |= {"arms": summaries, "goals": found}
+    written = page(json.loads(json.dumps(results)))
     for arm in plan.arms:
         assert arm.about in out.getvalue()
+        assert f"\n| {arm.about} | " in written
+    for goal in found:
+        assert f"\n| {goal['id']} | {goal['verdict']} | " in written
+    assert plots(plan, summaries, tmp_path) == f"plots: tiny.png in {tmp_path}"
+    assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
     verdicts = {goal["id"]: goal["verdict"] for goal in found}
     assert verdicts["7/tiny, optimizer"] == "won"
     assert verdicts["3/tiny, random_search"] in ("won", "tied", "lost")
