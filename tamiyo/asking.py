@@ -22,7 +22,8 @@ Attempt = Callable[[Callable[[], Any]], Any]
 """Runs what may fail in any way; an Exception is the answer then."""
 
 PATIENCE: Final = 200
-"""How many times the limit of a decision is waited for before the thread is left to itself."""
+"""How many times the limit of a decision is waited for before the thread is left to itself,
+unless another time is asked for."""
 _MAX_WORDS: Final = 500
 
 
@@ -39,6 +40,7 @@ class AskedApart:
         attempt: runs the policy's code.
         isolated: keeps the random streams of the run from what the policy draws at an epoch.
         deadline_ms: time that the policy may work.
+        patience_ms: how long its answer is waited for; None: PATIENCE times the deadline.
         wait: waits until the event is set, so many seconds at most, and says whether it is.
 
     Raises:
@@ -53,6 +55,7 @@ class AskedApart:
         attempt: Attempt,
         isolated: Callable[[int], AbstractContextManager[object]],
         deadline_ms: float = limits.DECIDE_MS,
+        patience_ms: float | None = None,
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ):
         self.name = name
@@ -60,6 +63,7 @@ class AskedApart:
         self._attempt = attempt
         self._isolated = isolated
         self._deadline_ms = deadline_ms
+        self._patience_ms = PATIENCE * deadline_ms if patience_ms is None else patience_ms
         self._wait = wait
         self._thread: threading.Thread | None = None
         for method in ("decide", "state_dict", "load_state_dict"):
@@ -85,9 +89,9 @@ class AskedApart:
         self._thread = thread
         with self._isolated(epoch):
             thread.start()
-            is_done = self._wait(question.is_done, PATIENCE * self._deadline_ms / 1e3)
+            is_done = self._wait(question.is_done, self._patience_ms / 1e3)
         if not is_done:
-            return self._late(epoch, f"no answer within {PATIENCE * self._deadline_ms:,.0f} ms")
+            return self._late(epoch, f"no answer within {self._patience_ms:,.0f} ms")
         thread.join()
         if isinstance(question.outcome, Exception):
             raise PolicyError(f"policy {self.name!r}: {question.fault}") from question.outcome

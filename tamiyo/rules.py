@@ -33,7 +33,7 @@ class HeuristicRules(SettlingRules, TimingRules, EarlyRules, RankingRules, Spend
     """Gain below which nothing is grafted."""
     rent_per_host: Amount = 0.005
     """Gain that a candidate as large as the whole host must bring at least."""
-    cost_power: Amount = 0.0
+    cost_power: Annotated[float, Meta(ge=0.0, le=16.0)] = 0.0
     """How much the work of a step counts: a gain is divided by (1 + step cost) to this power; 0:
     not at all."""
     max_misses: Positive = 2

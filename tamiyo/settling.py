@@ -29,8 +29,32 @@ def settle(state: State, rules: SettlingRules, removals: Removals | None = None)
         removals: what was taken out before, which makes an embargo longer; None: nothing counts.
     """
     known = removals if removals is not None else Removals()
-    commands = [_next(state, row, rules, known) for row in state.rows if row.epochs_in_stage >= 1]
+    spared = _spared(state, rules)
+    rows = [row for row in state.rows if row.epochs_in_stage >= 1 and row.seed not in spared]
+    commands = [_next(state, row, rules, known) for row in rows]
     return [command for command in commands if command is not None]
+
+
+def _spared(state: State, rules: SettlingRules) -> set[str]:
+    """Of several that the counterfactual speaks against, all but the worst, to be measured again.
+
+    Each was measured with the others on. Of two that do the same each seems to be of no use, though
+    without both the host would be worse: once one is gone, the other shows what it is worth.
+    """
+    failing = {
+        row.seed: row.counterfactual_gain
+        for row in state.in_stage(Stage.EVALUATING)
+        if row.epochs_in_stage >= 1 and row.counterfactual_gain is not None and _fails(row, rules)
+    }
+    return set(failing) - {min(failing, key=failing.__getitem__)} if failing else set()
+
+
+def _fails(row: SeedRow, rules: SettlingRules) -> bool:
+    """Whether the counterfactual culls it, as far as it is measured."""
+    gain, error = row.counterfactual_gain, row.counterfactual_error
+    return (
+        rules.veto and gain is not None and error is not None and gain <= rules.veto_errors * error
+    )
 
 
 def _next(state: State, row: SeedRow, rules: SettlingRules, removals: Removals) -> Command | None:
@@ -55,7 +79,7 @@ def _verdict(
     if gain is None or error is None:
         return None  # kept, unproven: a missing measurement moves nothing
     measured = f"counterfactual gain {gain:.4f} +- {error:.4f}"
-    if rules.veto and gain <= rules.veto_errors * error:
+    if _fails(row, rules):
         cause = f"{measured} is not above {rules.veto_errors:g} standard errors: without it the "
         return _cull(state, row, rules, removals, cause + "held-out loss is no worse")
     return _advance(row, Stage.FINE_TUNING, measured)
@@ -87,5 +111,10 @@ def unsettled(state: State, commands: list[Command]) -> list[SeedRow]:
         row
         for row in state.rows
         if row.seed not in moving
-        and (row.stage in busy or (row.stage is Stage.EVALUATING and row.epochs_in_stage < 1))
+        and (row.stage in busy or (row.stage is Stage.EVALUATING and _is_to_be_judged(row)))
     ]
+
+
+def _is_to_be_judged(row: SeedRow) -> bool:
+    """Whether a seed in EVALUATING has its verdict before it: unmeasured ones are kept unproven."""
+    return row.epochs_in_stage < 1 or row.counterfactual_gain is not None

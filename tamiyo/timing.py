@@ -51,7 +51,7 @@ def why_no_race(state: State, rules: TimingRules, *, early: bool = False) -> str
     if packet.num_epochs and packet.epoch > last:
         return "the growth window has closed"
     if grafts_left(state, rules) == 0:
-        return f"growth has stopped: {rules.max_grafts} grafts stand, as many as may"
+        return f"growth has stopped: no more than {rules.max_grafts} grafts may stand"
     if not state.schema.candidates:
         return "no race: no blueprint that may race fits a site that may grow"
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -50,12 +50,13 @@ def judge(
     scores = [_score(state, row, rules, sure, asked) for row in finished]
     flaws = {row.seed: _flaw(state, row, farthest) for row in finished}
     able = [score for score in scores if not flaws[score.seed]]
-    winners = _winners(state, able, rules)
+    winners, passed_over = _winners(state, able, rules)
+    flaws |= passed_over
     if winners:
         outdone = any(score.gain > winners[0].gain for score in able)
         cause = "; ".join(_won(winner, len(scores), outdone) for winner in winners)
     else:
-        cause = f"no graft: {_miss(state, able, len(scores))}"
+        cause = f"no graft: {_miss(state, able, passed_over, len(scores))}"
     cause += _host_alone(state)
     chosen = {winner.seed: winner for winner in winners}
     scores = [chosen.get(score.seed, score) for score in scores]
@@ -95,21 +96,39 @@ def _score(state: State, row: SeedRow, rules: HeuristicRules, sure: float, asked
     )
 
 
-def _winners(state: State, able: Sequence[Score], rules: HeuristicRules) -> tuple[Score, ...]:
-    """The most valuable that pass, each at a site of its own, within budget and cap together."""
+def _winners(
+    state: State, able: Sequence[Score], rules: HeuristicRules
+) -> tuple[tuple[Score, ...], dict[str, str]]:
+    """The most valuable that pass, each at a site of its own, within budget and cap together.
+
+    Returns:
+        Them, and by seed why each of the others that pass is not among them.
+    """
     passing = [score for score in able if score.gain > score.threshold]
     passing.sort(key=lambda score: -score.value)  # stable: of equals the first row
-    at_most, places = rules.max_grafts_per_race, grafts_left(state, rules)
-    if places is not None:
-        at_most = min(at_most, places)
-    left, sites = state.budget_left, set[str]()
+    places, left = grafts_left(state, rules), state.budget_left
     winners: list[Score] = []
+    passed_over: dict[str, str] = {}
     for score in passing:
-        if len(winners) < at_most and score.site not in sites and score.parameters <= left:
+        if places is not None and len(winners) >= places:
+            why = f"no more than {rules.max_grafts:,} grafts may stand"
+        elif len(winners) >= rules.max_grafts_per_race:
+            why = f"no more than {rules.max_grafts_per_race:,} of a race are grafted"
+        elif any(_overlap(score.site, winner.site) for winner in winners):
+            why = "a better one won at its site, or at one inside or around it"
+        elif score.parameters > left:
+            why = f"its {score.parameters:,} parameters exceed the {left:,} that are left then"
+        else:
             winners.append(msgspec.structs.replace(score, chosen=True))
-            sites.add(score.site)
             left -= score.parameters
-    return tuple(winners)
+            continue
+        passed_over[score.seed] = why
+    return tuple(winners), passed_over
+
+
+def _overlap(site: str, other: str) -> bool:
+    """Whether two sites are one, or one is a module inside the other."""
+    return f"{site}.".startswith(f"{other}.") or f"{other}.".startswith(f"{site}.")
 
 
 def _flaw(state: State, row: SeedRow, farthest: int) -> str:
@@ -147,7 +166,9 @@ def _won(winner: Score, num_finished: int, outdone: bool) -> str:
     return f"{winner.blueprint} at {winner.site} {won} {_needed(winner)}"
 
 
-def _miss(state: State, able: Sequence[Score], num_finished: int) -> str:
+def _miss(
+    state: State, able: Sequence[Score], passed_over: Mapping[str, str], num_finished: int
+) -> str:
     """Why a race had no winner."""
     if not state.packet.trials_possible:
         return "no trial is possible here"
@@ -155,7 +176,8 @@ def _miss(state: State, able: Sequence[Score], num_finished: int) -> str:
         return f"none of {num_finished} candidates finished its trial and fits the budget"
     best = max(able, key=lambda score: score.gain)
     which = f"{best.blueprint} at {best.site}"
-    return f"the best of {num_finished}, {which}, has {_gain(best)} {_needed(best)}"
+    but = f", but {passed_over[best.seed]}" if best.seed in passed_over else ""
+    return f"the best of {num_finished}, {which}, has {_gain(best)} {_needed(best)}{but}"
 
 
 def _gain(score: Score) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +26,8 @@ from leyline import (
     Stage,
 )
 
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+"""Of a place at a site, as a seed's name ends with it."""
 _UNBORN: Final = {
     "alpha": 0.0,
     "error_count": 0,
@@ -96,7 +99,7 @@ class Commands:
         site, _, number = command.seed.rpartition("/")
         is_new = command.seed not in self._table
         left_over = is_new and seed_at_its_site(self._model, command.seed) is not None
-        if site != command.site or not number.isdecimal() or left_over:
+        if site != command.site or not _NUMBER.fullmatch(number) or left_over:
             raise SiteError(
                 f"seed {command.seed!r} cannot be planted at {command.site!r}; name it "
                 f"{command.site + '/'!r} and a number that no seed of an earlier run has"

@@ -134,7 +134,9 @@ class HeuristicPolicy:
         narrow_to = min(at_most, self._rules.narrow_to)
         if not (known and narrow_to):
             return choose_plantings(openings, at_most=at_most, race=race), 0
-        num_new = min(len(new), narrow_to // 4)
+        # Of so few that a quarter is nobody, those that were never tried come after a miss.
+        at_least = max(narrow_to // 4, narrow_to - len(known), 1 if self._misses else 0)
+        num_new = min(len(new), at_least)
         taken: set[str] = set()
         plantings: list[Planting] = []
         for pairs, number in ((known[: narrow_to - num_new], narrow_to - num_new), (new, num_new)):

@@ -45,7 +45,7 @@ class RandomPolicy:
         commands += graft_tried(state, "drawn at random")
         next_step = "once it has settled, the next draw"
         if unsettled(state, commands):
-            cause = "the last draw is settling"
+            cause = "nothing is drawn while the last one settles"
         else:
             planted, cause = self._draw(state)
             commands += planted
@@ -69,9 +69,8 @@ class RandomPolicy:
         if planting is None:
             return [], f"no candidate fits the {state.budget_left:,} parameters left"
         self._draws = number
-        drawn = f"draw {number}, of {len(openings):,} places"
-        cause = f"{drawn}: {planting.blueprint} at {planting.site}"
-        return [Germinate(**planting._asdict(), cause=drawn)], cause
+        cause = f"draw {number}, of {len(openings):,} places"
+        return [Germinate(**planting._asdict(), cause=cause)], cause
 
     def state_dict(self) -> dict[str, Any]:
         """How often it has drawn, and what was taken out how often."""

@@ -48,7 +48,7 @@ class SchedulePolicy:
         return Decision(
             epoch=epoch_now,
             policy=self.name,
-            cause=f"{len(due)} planted by schedule" if due else "nothing to plant",
+            cause=f"{len(due)} planted by schedule" if due else "nothing is due",
             commands=tuple(commands),
             next_step=f"the next is due at epoch {later[0]}" if later else "",
         )

@@ -312,6 +312,19 @@ def test_a_hang_is_late_every_boundary_holds_and_it_goes_on_where_it_was() -> No
     assert controller.state_dict() == {"policy": {"count": 2}, "num_late": 2}
 
 
+def test_it_is_waited_for_as_long_as_was_said() -> None:
+    """Where no boundary waits it may work for long, and one that hangs is given up all the same."""
+    waits: list[float] = []
+
+    def wait(done: threading.Event, timeout_s: float) -> bool:
+        waits.append(timeout_s)
+        return done.wait(60)
+
+    policy = apart(Counting(), wait=wait, deadline_ms=10_000.0, patience_ms=10_000.0)
+    assert policy.decide(State(*AT)).cause == "answer 1"
+    assert waits == [10.0]
+
+
 def test_a_policy_that_works_too_long_is_late_and_asked_once() -> None:
     """The work of its own thread counts, not that of the caller's, and its answer is discarded."""
 

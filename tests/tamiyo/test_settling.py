@@ -76,6 +76,20 @@ def test_examples_of_a_veto(gain: float, error: float) -> None:
     assert isinstance(command, Cull)
 
 
+def test_of_several_that_fail_the_worst_goes_and_the_others_are_measured_again() -> None:
+    """Of two that do the same each looks useless beside the other. One that passes goes on, no race
+    is called meanwhile, and once the worst is gone the verdict on the next is as for one alone.
+    """
+    failing = judged("block1/0", 0.02, 0.02), judged("block2/0", 0.01, 0.02)
+    sound = judged("block3/0", 0.5, 0.02)
+    known = state(*failing, sound)
+    commands = settle(known, RULES)
+    assert {c.seed: type(c) for c in commands} == {"block2/0": Cull, "block3/0": Advance}
+    assert [row.seed for row in unsettled(known, commands)] == ["block1/0"]
+    (alone,) = settle(state(failing[0]), RULES)
+    assert isinstance(alone, Cull)
+
+
 @pytest.mark.parametrize(("gain", "error"), [(NAN, NAN), (0.5, NAN), (NAN, 0.1)])
 def test_a_missing_measurement_moves_nothing(gain: float, error: float) -> None:
     """A seed whose counterfactual, or its error, was not measured is kept where it is."""

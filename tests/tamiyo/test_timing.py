@@ -53,4 +53,4 @@ def test_the_cap_counts_what_stands() -> None:
     assert grafts_left(state(*rows), TimingRules()) is None
     assert not why(*rows, rules=TimingRules(max_grafts=3))
     full = why(*rows, rules=TimingRules(max_grafts=2))
-    assert full == "growth has stopped: 2 grafts stand, as many as may"
+    assert full == "growth has stopped: no more than 2 grafts may stand"

@@ -259,7 +259,7 @@ def rollback(run: Path, *, step: int) -> None:
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the policy, such as min_gain=0.01; may be repeated.",
+    help="An option of the policy, such as min_gain=0.01, or a setting it goes by (veto=false).",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, scores included.")
 def replay(run: Path, **options: Any) -> None:

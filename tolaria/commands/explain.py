@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -23,6 +25,9 @@ from tolaria.show.told import story_dict, told
 from tolaria.show.view import RunView
 
 _NUM_CLOSE = 3
+_NUM_NAMED = 12
+_LIFE: Final = re.compile(r"(.+) \(life (\d{1,9})\)")
+"""What tables call a seed whose place had others before it."""
 
 
 def with_journal(path: Path) -> RunDirectory:
@@ -62,7 +67,7 @@ def explain_run(path: Path, seed: str | None, *, as_json: bool = False) -> None:
     if seed is None:
         found = [story_of(view, life) for life in view.seeds if life.touched_host]
     else:
-        found = stories(view, seed)
+        found = _found(view, seed)
         if not found:
             raise RunError(_unknown(view, path, seed))
     if as_json:
@@ -76,6 +81,15 @@ def explain_run(path: Path, seed: str | None, *, as_json: bool = False) -> None:
         if number:
             console.print()
         console.print(told(story))
+
+
+def _found(view: RunView, seed: str) -> list[Story]:
+    """Every life of a seed, or the one that its name has a number of, as in tables."""
+    found = stories(view, seed)
+    numbered = _LIFE.fullmatch(seed)
+    if found or numbered is None:
+        return found
+    return [story for story in stories(view, numbered[1]) if story.life.life == int(numbered[2])]
 
 
 def _list(console: Console, view: RunView, found: Sequence[Story], path: Path) -> None:
@@ -92,10 +106,18 @@ def _list(console: Console, view: RunView, found: Sequence[Story], path: Path) -
         console.print(said, style="dim", markup=False, soft_wrap=True)
 
 
+def _named(seeds: Sequence[str]) -> str:
+    more = f" and {len(seeds) - _NUM_NAMED:,} more" if len(seeds) > _NUM_NAMED else ""
+    return ", ".join(clean(name) for name in seeds[:_NUM_NAMED]) + more
+
+
 def _unknown(view: RunView, path: Path, seed: str) -> str:
     known = list(dict.fromkeys(life.seed for life in view.seeds))
     if not known:
         return f"no seed is named {seed!r}: {path} has planted none"
+    at_site = list(dict.fromkeys(life.seed for life in view.seeds if life.site == seed))
+    if at_site:
+        return f"{seed!r} is a site, which had {counted(len(at_site), 'seed')}: {_named(at_site)}"
     close = difflib.get_close_matches(seed, known, n=_NUM_CLOSE, cutoff=0.3) or known[:_NUM_CLOSE]
     names = ", ".join(clean(name) for name in close)
     listed = f"`esper explain {shlex.quote(str(path))}` lists those grafted"

@@ -15,6 +15,7 @@ from tolaria.commands.explain import with_journal
 from tolaria.config import EsperConfig, load_config
 from tolaria.disk.journal import read
 from tolaria.growth.policies import build_policy
+from tolaria.growth.policy_kinds import policy_kind
 from tolaria.resume.redecide import Redecided, Turn, redecide
 from tolaria.show.output import Output
 from tolaria.show.redecided import redecided_dict, redecided_table, summary_lines
@@ -42,6 +43,8 @@ def replay_run(
     is_live = run.is_held()
     events = list(read(run.journal))
     own = _own_settings(events)
+    if policy is None:
+        _refuse_missing(_policy_of(own))
     config = _config(own, policy, given)
     is_own = not given and policy in (None, _policy_of(own))
     rows = list(redecide(events, build_policy(config, in_time=False), is_own=is_own))
@@ -52,6 +55,17 @@ def replay_run(
         _show(rows, is_own=is_own, is_live=is_live)
     if is_own and any(row.verdict == "different" for row in _boundaries(rows)):
         sys.exit(1)
+
+
+def _refuse_missing(own: str) -> None:
+    """Refuse a run whose own policy is not known here."""
+    try:
+        policy_kind(own)
+    except ConfigError as error:
+        raise ConfigError(
+            f"the run's own policy {own!r} is not installed here: install the package that it is "
+            "from, or ask another one, as with --policy heuristic"
+        ) from error
 
 
 def _show(rows: Sequence[Redecided | Turn], *, is_own: bool, is_live: bool) -> None:

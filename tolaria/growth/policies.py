@@ -19,8 +19,8 @@ from tolaria.growth.policy_kinds import policy_kind
 from tolaria.monitor import better_sign
 from tolaria.settings_sources import plain
 
-_NO_DEADLINE_MS: Final = 3.6e6
-"""An hour, where it does not matter how long a policy takes."""
+_AT_LEISURE_MS: Final = 10_000.0
+"""What a policy may take where no boundary waits for it; one that hangs is given up then."""
 
 
 def build_policy(config: EsperConfig, *, in_time: bool = True) -> Policy:
@@ -53,7 +53,8 @@ def build_policy(config: EsperConfig, *, in_time: bool = True) -> Policy:
             kind.name,
             attempt=attempt,
             isolated=isolated,
-            deadline_ms=limits.DECIDE_MS if in_time else _NO_DEADLINE_MS,
+            deadline_ms=limits.DECIDE_MS if in_time else _AT_LEISURE_MS,
+            patience_ms=None if in_time else _AT_LEISURE_MS,
         )
 
     with isolated(0):

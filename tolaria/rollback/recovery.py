@@ -21,6 +21,9 @@ _LOG = logging.getLogger("esper")
 MAX_UNEXPLAINED: Final = 3
 """Rollbacks without a seed to blame, no whole epoch between them, after which the run stops."""
 GRAFTED: Final = (Stage.GRAFTING, Stage.STABILIZATION, Stage.EVALUATING)
+TRUSTED_AFTER: Final = 3
+"""Epochs in EVALUATING after which a fault is no longer laid to a graft: one whose gain cannot be
+measured stays there for good, and all that was learnt since would be undone with it."""
 """Stages for which the state from before the graft is kept."""
 
 FromDisk = Callable[[], tuple[int, int]]
@@ -117,7 +120,7 @@ class Recovery:
         if not all_finite(self.parts.model):
             return False
         table = self.parts.executor.table
-        is_open = bool(table.in_stage(*GRAFTED))
+        is_open = bool(self._open_grafts())
         self.has_unsettled = is_open or bool(table.in_stage(Stage.FINE_TUNING))
         try:
             taken = RunState(self._arena, self.parts, self._moment(epoch, step))
@@ -198,7 +201,8 @@ class Recovery:
     ) -> Restored:
         """Go back to the last good state and take out the seeds that have not settled.
 
-        The newest of them are blamed: those whose graft has not settled, else those in FINE_TUNING.
+        The newest of them are blamed: those whose graft has not settled, unless nothing can be
+        measured of it and it has done well for a while, else those in FINE_TUNING.
         Where single steps are guarded nobody is, unless it is the third bad step in a row.
 
         Args:
@@ -264,8 +268,17 @@ class Recovery:
         self._begin_anew(epoch, step)
 
     def _blamed(self) -> list[str]:
+        return self._open_grafts() or self.parts.executor.table.in_stage(Stage.FINE_TUNING)
+
+    def _open_grafts(self) -> list[str]:
+        """Seeds whose graft has not settled, and which may still be what does harm."""
         table = self.parts.executor.table
-        return table.in_stage(*GRAFTED) or table.in_stage(Stage.FINE_TUNING)
+        return [
+            seed
+            for seed in table.in_stage(*GRAFTED)
+            if table.stage(seed) is not Stage.EVALUATING
+            or table.get(seed, "epochs_in_stage") < TRUSTED_AFTER
+        ]
 
     def _can_go(self, seed: str) -> bool:
         """Whether a seed that was blamed is still to be taken out in the state gone back to."""

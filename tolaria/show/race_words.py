@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from leyline import Advance, Cull, Germinate
+from leyline import Advance, Cull, Germinate, Score
 from tolaria.show.lives import Gain
 from tolaria.show.phrases import cause_words, clean, counted, gain_words
 from tolaria.show.story import Race, Story
@@ -46,16 +46,22 @@ def _why(race: Race) -> Iterator[str]:
     command = next((c for c in race.decision.commands if c.seed == mine.seed), None)
     own = clean(command.cause) if isinstance(command, Advance | Cull) else ""
     if mine.chosen:
-        yield f"It was chosen {when}: {cause_words(race.decision)}."
+        others = [_whom(winner) for winner in race.winners if winner is not mine]
+        beside = f", and so was {' and '.join(others)}" if others else ""
+        why = own if others and own else cause_words(race.decision)
+        yield f"It was chosen {when}: {why}{beside}."
         return
     yield f"It was not chosen {when}" + (f": {own}." if own else ".")
     if not math.isnan(mine.gain) and mine.gain <= mine.threshold:
         yield "Its gain was not above what was needed."
-    if mine.steps < race.num_steps:
-        yield "It left the race early; better ones went on."
-    for winner in race.winners:
-        gain = gain_words(Gain(winner.gain, winner.gain_error))
-        who = f"{clean(winner.blueprint)} at {clean(winner.site)} ({clean(winner.seed)})"
-        yield f"The winner, {who}, had {gain} for {counted(winner.parameters, 'parameter')}."
-    if not race.winners:
+    if race.winners:
+        who = "The winner was" if len(race.winners) == 1 else "The winners were"
+        yield f"{who} {' and '.join(map(_whom, race.winners))}."
+    else:
         yield f"Nobody won: {cause_words(race.decision).removeprefix('no graft: ')}."
+
+
+def _whom(winner: Score) -> str:
+    who = f"{clean(winner.blueprint)} at {clean(winner.site)} ({clean(winner.seed)})"
+    gain = gain_words(Gain(winner.gain, winner.gain_error))
+    return f"{who}, with {gain} for {counted(winner.parameters, 'parameter')}"

@@ -19,6 +19,7 @@ _FIGURES: Final[dict[str, Callable[[Score], str]]] = {
     "gain": lambda score: gain_words(Gain(score.gain, score.gain_error)),
     "needed": lambda score: gain_words(Gain(score.threshold)),
     "value": lambda score: gain_words(Gain(score.value)),
+    "steps": lambda score: f"{score.steps:,}",
     "params": lambda score: f"{score.parameters:,}",
     "work": lambda score: work_words(score.step_cost),
 }
@@ -42,6 +43,8 @@ def scores_table(scores: Sequence[Score], of: Score | None = None) -> Table:
     left_out = set() if costs_decided(scores) else {"value", "work"}
     if not any(score.step_cost for score in scores):
         left_out.add("work")
+    if len({score.steps for score in scores}) == 1:
+        left_out.add("steps")
     headings = [heading for heading in _FIGURES if heading not in left_out]
     for heading in headings:
         least = max([len(heading), *(len(_FIGURES[heading](score)) for score in scores)])

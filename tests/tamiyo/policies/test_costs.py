@@ -87,6 +87,43 @@ def test_the_second_best_at_another_site_joins_the_best() -> None:
     assert second.startswith("conv at block2 won the race of 4")
 
 
+def test_why_one_that_passes_is_passed_over() -> None:
+    """Each command says what stood in its way, and a race that only the cap kept from a graft is
+    not said to have missed its threshold.
+    """
+
+    def causes(*rows: Row, **rules: int) -> list[str]:
+        return [command.cause for command in judge(*rows, **rules).commands]
+
+    large = tried("block3/0", 0.3, parameters=600)
+    found = causes(BEST, SAME_SITE, SECOND, large, max_grafts_per_race=3)
+    assert [cause.partition(": ")[2] for cause in found] == [
+        "",
+        "a better one won at its site, or at one inside or around it",
+        "",
+        "its 600 parameters exceed the 400 that are left then",
+    ]
+    assert causes(BEST, SECOND, max_grafts_per_race=1)[1].endswith("1 of a race are grafted")
+    fossil = grafted("block3/1", Stage.FOSSILIZED)
+    full = judge(fossil, BEST, max_grafts=1)
+    assert full.cause.startswith("no graft: the best of 1, conv at block1, has a held-out gain")
+    assert full.cause.endswith("but no more than 1 grafts may stand")
+
+
+@pytest.mark.parametrize("other", ["block1.body", "block1.body.0", "block1"])
+def test_one_inside_the_other_is_one_place(other: str) -> None:
+    """Two sites of which one is a module in the other never win together; a like name does."""
+    sites = ("block1.body", "block1.body.0", "block1", "block1.body2")
+
+    def winners(second: str) -> list[str]:
+        rows = tried("block1.body/0", 0.5), tried(f"{second}/1", 0.4)
+        known = state(*rows, candidates=[(site, "conv") for site in sites])
+        return chosen(HeuristicPolicy().decide(known))
+
+    assert winners(other) == ["block1.body/0"]
+    assert winners("block1.body2") == ["block1.body/0", "block1.body2/1"]
+
+
 def test_the_budget_is_for_the_sum() -> None:
     """A second winner that alone would fit, but not beside the first, is left; a smaller third
     takes its place.

@@ -123,3 +123,22 @@ def test_a_terminal_of_plain_ascii_is_enough(tmp_path: Path) -> None:
     assert result.stdout.isascii()
     assert b"?" in result.stdout
     assert not result.stderr
+
+
+def test_a_name_with_its_life_tells_that_life_alone(run_dir: Path) -> None:
+    """Tables name the second life of a place so; without it both are told."""
+    second = json.loads(explain(run_dir, "block1/0 (life 2)", "--json").stdout)
+    both = json.loads(explain(run_dir, "block1/0", "--json").stdout)
+    assert len(both) == 2
+    assert second == both[1:]
+    with pytest.raises(RunError, match=r"no seed is named 'block1/0 \(life 9\)'"):
+        explain_run(run_dir, "block1/0 (life 9)")
+
+
+def test_a_site_is_told_from_a_seed(run_dir: Path) -> None:
+    """Whoever asks for a site hears which seeds it had."""
+    with pytest.raises(
+        RunError, match=r"'block1' is a site, which had \d+ seeds: block1/0, "
+    ) as no:
+        explain_run(run_dir, "block1")
+    assert "block2/" not in str(no.value)

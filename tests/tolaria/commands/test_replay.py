@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import structs
 from rich.cells import cell_len
 
 from leyline import VERSION, ConfigError, Decision, Event, RunError, RunStarted, encode
@@ -174,3 +175,18 @@ def test_two_thousand_boundaries_take_seconds(tmp_path: Path) -> None:
     took_s = time.perf_counter() - start_s
     assert "2,000 boundaries, all the same" in result.stdout
     assert took_s < 5.0
+
+
+def test_a_run_whose_own_policy_is_not_here(grown_run: Path, tmp_path: Path) -> None:
+    """The error says that it is the run's own, and another one may be asked."""
+
+    def foreign(event: Event) -> Event:
+        if isinstance(event, RunStarted):
+            return structs.replace(event, settings={"policy": '"theirs"'})
+        return event
+
+    other = changed(grown_run, tmp_path / "run", foreign)
+    error = replay(other).exception
+    assert isinstance(error, ConfigError)
+    assert "the run's own policy 'theirs' is not installed here" in str(error)
+    assert replay(other, "--policy", "hold").exit_code == 0

@@ -17,8 +17,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from kasmina import Executor
+from leyline import Stage
 from tamiyo import Controller
-from tests.tolaria.plain_loops import TRAIN, Batch, attach, evaluate, loss_fn, make_host, streams
+from tests.tolaria.plain_loops import (
+    SCHEDULE,
+    SEED,
+    TRAIN,
+    Batch,
+    attach,
+    evaluate,
+    loss_fn,
+    make_host,
+    streams,
+)
 from tolaria import Orchestrator
 from tolaria.config import EsperConfig
 from tolaria.growth.policies import build_policy
@@ -27,6 +38,9 @@ from tolaria.rollback.state import Parts
 
 NUM_STEPS = 100
 NewLoop = Callable[..., "Loop"]
+NO_TRIALS: dict[str, Any] = {"loss_fn": None, "data": None, "example": TRAIN[0][0]}
+GROWN = {**NO_TRIALS, "schedule": SCHEDULE}
+"""GRAFTING from the end of epoch 2, STABILIZATION from that of 3, EVALUATING from that of 4."""
 
 
 def make_optimizer(kind: str, model: nn.Module) -> Optimizer:
@@ -131,3 +145,14 @@ def new_loop(tmp_path: Path) -> Iterator[NewLoop]:
 
 def _plain(value: Any) -> Any:
     return value.detach().numpy().tobytes() if isinstance(value, torch.Tensor) else value
+
+
+def stage(loop: Loop) -> Stage:
+    return loop.parts.executor.table.stage(SEED)
+
+
+def grown(new_loop: NewLoop, num_epochs: int, kind: str = "adamw", **settings: Any) -> Loop:
+    loop = new_loop(kind, **{**GROWN, **settings})
+    for _ in range(num_epochs):
+        loop.epoch()
+    return loop

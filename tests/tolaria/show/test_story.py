@@ -88,7 +88,9 @@ def test_a_loser_s_story_names_who_won(view: RunView) -> None:
     chapters = {c.heading: " ".join(c.sentences) for c in tell(story(view, Stage.CANCELLED))}
     assert list(chapters) == ["what", "race", "now"]
     assert "It was not chosen after epoch 4: lost its race." in chapters["race"]
-    assert "The winner, low_rank at block2 (block2/2), had +0.0253 +- 0.0033" in chapters["race"]
+    assert (
+        "The winner was low_rank at block2 (block2/2), with +0.0253 +- 0.0033" in chapters["race"]
+    )
     assert "before it touched the network" in chapters["now"]
 
 
