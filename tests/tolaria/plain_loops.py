@@ -233,4 +233,4 @@ class Scripted:
 
 
 def use_policy(monkeypatch: pytest.MonkeyPatch, policy: Policy) -> None:
-    monkeypatch.setattr("tolaria.orchestrator.build_policy", lambda config: policy)
+    monkeypatch.setattr("tolaria.live_run.build_policy", lambda config: policy)

@@ -201,8 +201,7 @@ class Recovery:
     ) -> Restored:
         """Go back to the last good state and take out the seeds that have not settled.
 
-        The newest of them are blamed: those whose graft has not settled, unless nothing can be
-        measured of it and it has done well for a while, else those in FINE_TUNING.
+        The newest of them are blamed: those whose graft is open, else those in FINE_TUNING.
         Where single steps are guarded nobody is, unless it is the third bad step in a row.
 
         Args:
