@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from kasmina import RaceRules
 from leyline import Candidate, Decision, SiteInfo, SitesFound, limits
 from oona.servers.url import redact
 from tolaria.config import EsperConfig
@@ -92,10 +93,11 @@ def _growth_lines(told: Forecast) -> Iterator[str]:
     yield f"growth: first after {unit} {first.epoch}: {headline(first)}: {cause_words(first)}"
     if config.policy == "heuristic" and told.validates:
         fewest, *later = config.trial_steps
-        rungs = [
-            f"the best {max(1, config.trial_keep >> 2 * rung)} to {steps:,}"
-            for rung, steps in enumerate(later)
-        ]
+        rules, num = RaceRules(config.trial_steps, config.trial_keep), config.max_candidates
+        rungs = []
+        for rung, steps in enumerate(later):
+            num = rules.num_going_on(rung, num)
+            rungs.append(f"the best {num} to {steps:,}")
         on = f"; {', '.join(rungs)}" if rungs else ""
         yield (
             f"race: at most {counted(config.max_candidates, 'candidate')}, trained for {fewest:,} "
