@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import leyline
-from bench.pairs import Row, compare
+from bench.harness import Effort, Row, Target
 from oona.audit import AuditTrail, read_trail, verify_trail
 from oona.audit.query import Query
 from oona.audit.row import Row as Stored
@@ -19,15 +18,16 @@ from oona.audit.row import row_of
 TITLE = "audit trail: every event to SQLite, each row chained to the one before"
 _BATCH_EVENTS = 1000
 _GOAL_RATIO = 4.0
-_CHECK_GOAL_PER_S = 10_000
+_CHECK_GOAL_US = 100.0
 
 
-def rows() -> list[Row]:
+def rows(effort: Effort) -> Iterator[Row]:
     """Appending, checking the chain, and asking for one seed's decisions."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "audit.db"
-        found = [_appending(path, Path(folder) / "plain.db")]
-        return [*found, _checking(path), _asking(path)]
+        yield _appending(effort, path, Path(folder) / "plain.db")
+        yield _checking(effort, path)
+        yield _asking(effort, path)
 
 
 def _batches(run_id: str) -> Callable[[], list[leyline.Envelope]]:
@@ -50,7 +50,7 @@ def _batches(run_id: str) -> Callable[[], list[leyline.Envelope]]:
     return batch
 
 
-def _appending(path: Path, plain_path: Path) -> Row:
+def _appending(effort: Effort, path: Path, plain_path: Path) -> Row:
     plain = sqlite3.connect(plain_path, isolation_level=None)
     plain.execute("PRAGMA journal_mode=WAL")
     plain.execute("PRAGMA synchronous=NORMAL")
@@ -65,48 +65,46 @@ def _appending(path: Path, plain_path: Path) -> Row:
             plain.executemany(insert, map(row_of, theirs()))
             plain.execute("COMMIT")
 
-        found = compare(lambda: trail.append(ours()), append_plain)
+        found = effort.compare(lambda: trail.append(ours()), append_plain)
     plain.close()
-    per_s, plain_per_s = (_BATCH_EVENTS / us * 1e6 for us in (found.ours_us, found.peer_us))
-    return Row(
-        claim=f"append, {_BATCH_EVENTS:,} events a transaction, indexed and chained",
-        goal=f"<= {_GOAL_RATIO:g}x SQLite's time",
-        found=f"{per_s:,.0f}/s",
-        beside=f"SQLite without index or chain {plain_per_s:,.0f}/s: {found.ratio:.1f}x its time",
-        met=found.ratio <= _GOAL_RATIO,
+    return Row.timed(
+        "audit/append",
+        f"append, {_BATCH_EVENTS:,} a transaction, indexed and chained",
+        "us an event",
+        found,
+        peer="SQLite without index or chain",
+        most=_GOAL_RATIO,
+        per=_BATCH_EVENTS,
     )
 
 
-def _checking(path: Path) -> Row:
-    start = time.perf_counter()
-    assert verify_trail(path) == []
-    took_s = time.perf_counter() - start
-    num_events = 22 * _BATCH_EVENTS
-    per_s = num_events / took_s
-    return Row(
-        claim=f"verify a chain of {num_events:,} rows",
-        goal=f">= {_CHECK_GOAL_PER_S:,}/s",
-        found=f"{per_s:,.0f}/s",
-        beside=f"{took_s * 1e3:.0f} ms in all",
-        met=per_s >= _CHECK_GOAL_PER_S,
+def _checking(effort: Effort, path: Path) -> Row:
+    num_events = sum(1 for _ in read_trail(path))
+
+    def verify() -> None:
+        assert verify_trail(path) == []
+
+    return Row.timed(
+        "audit/verify",
+        f"verify a chain of {num_events:,} rows",
+        "us an event",
+        effort.compare(verify, lambda: list(read_trail(path)), num_pairs=5),
+        peer="reading them",
+        target=Target(p50=_CHECK_GOAL_US),
+        per=num_events,
     )
 
 
-def _asking(path: Path) -> Row:
+def _asking(effort: Effort, path: Path) -> Row:
     query = Query(kinds=("decision",), seed="block2/3")
-    found = compare(
+    found = effort.compare(
         lambda: list(read_trail(path, query)), lambda: list(read_trail(path)), num_pairs=5
     )
-    return Row(
-        claim="decisions about one seed among them",
-        goal="<= 5 ms",
-        found=f"{found.ours_us / 1e3:.2f} ms",
-        beside=f"reading all of them {found.peer_us / 1e3:.0f} ms: {found.ratio:.3f}x",
-        met=found.ours_us <= 5000,
+    return Row.timed(
+        "audit/query",
+        "decisions about one seed among them",
+        "ms",
+        found,
+        peer="reading all",
+        target=Target(p50=5.0),
     )
-
-
-if __name__ == "__main__":
-    from bench.pairs import show
-
-    show(TITLE, rows)

@@ -1,7 +1,4 @@
-"""What a boundary does with the seeds' state, by the number of seeds, and its share of a run.
-
-Run it: python -m bench.bookkeeping
-"""
+"""What a boundary does with the seeds' state, by the number of seeds, and its share of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.pairs import Action, Row, compare, show
+from bench.harness import Effort, Peer, Quantiles, Row, Target
+from bench.harness.effort import Action
 from bench.seeds import MANY, bulk_transition, fill
 from kasmina import Executor
 from kasmina.grafting.linear_ramps import LinearRamps
@@ -25,6 +23,7 @@ from tolaria.data import load
 TITLE = "The bookkeeping of a boundary"
 
 _NUM_BOUNDARIES = 100
+_GOALS_MS = {32: 0.1, MANY: 1.0, 10 * MANY: 10.0}
 
 
 class Bookkeeping:
@@ -49,7 +48,12 @@ class Bookkeeping:
         self._ramps.step(table.column("alpha"))
         self._gatherer.schema(("val_loss",))
         packet = self._gatherer.packet(
-            {"val_loss": 0.5}, epoch=1, step=45, num_epochs=30, host_parameters=100
+            {"val_loss": 0.5},
+            epoch=1,
+            step=45,
+            num_epochs=30,
+            host_parameters=100,
+            grown_parameters=10,
         )
         self.packet_bytes = len(encode_body(packet, self._buffer)) + len(self._buffer)
         self._transitions()
@@ -63,45 +67,51 @@ def cpu_us(action: Action) -> float:
     return (time.thread_time_ns() - start_ns) / 1e3
 
 
-def boundary_rows() -> Iterator[Row]:
-    """p95 over boundaries, and how it grows with the seeds."""
+def boundary_rows(effort: Effort) -> Iterator[Row]:
+    """The tail over boundaries, and how the median grows with the seeds."""
     # As in a run: once a large tensor was freed, glibc keeps what is freed for the next buffer.
     bytes(1 << 24)
     medians = {}
-    for num_seeds, goal_ms in ((32, 0.1), (MANY, 1.0), (10 * MANY, 10.0)):
+    for num_seeds, goal_ms in _GOALS_MS.items():
         work = Bookkeeping(num_seeds)
         for _ in range(5):
             work.boundary()
         content, target = bytes(work.packet_bytes), bytearray(work.packet_bytes)
 
-        def copy(content: bytes = content, target: bytearray = target) -> None:
+        def memcpy(content: bytes = content, target: bytearray = target) -> None:
             target[:] = content
 
-        pairs = [(cpu_us(work.boundary), cpu_us(copy)) for _ in range(_NUM_BOUNDARIES)]
-        ours = sorted(mine for mine, _ in pairs)
-        medians[num_seeds] = statistics.median(ours)
-        p95_ms = ours[int(0.95 * len(ours))] / 1e3
+        num_pairs = effort.num(_NUM_BOUNDARIES)
+        pairs = [(cpu_us(work.boundary), cpu_us(memcpy)) for _ in range(num_pairs)]
+        ours = Quantiles.of([mine for mine, _ in pairs], 1e-3)
+        medians[num_seeds] = ours.p50
         ratio = statistics.median(mine / peer for mine, peer in pairs)
+        peer_ms = statistics.median(peer for _, peer in pairs) / 1e3
         yield Row(
-            f"boundary bookkeeping, {num_seeds:,} seeds, CPU time",
-            f"p95 <= {goal_ms:g} ms",
-            f"p95 {p95_ms:.3f} ms, p50 {medians[num_seeds] / 1e3:.3f} ms",
-            f"memcpy of its {work.packet_bytes:,} byte packet, {ratio:.0f}x",
-            p95_ms <= goal_ms,
+            id=f"bookkeeping/{num_seeds}",
+            claim=f"the seeds' part of a boundary, {num_seeds:,} seeds, CPU time",
+            unit="ms",
+            ours=ours,
+            target=Target(p95=goal_ms),
+            peer=Peer(f"memcpy of its packet, {work.packet_bytes:,} bytes", ratio, peer_ms),
         )
-    logs = [(math.log(num), math.log(us)) for num, us in medians.items()]
-    fitted = statistics.linear_regression(*zip(*logs, strict=True)).slope
+    yield _slope_row(medians)
+
+
+def _slope_row(medians: dict[int, float]) -> Row:
+    logs = [(math.log(num), math.log(ms)) for num, ms in medians.items()]
     last = (logs[2][1] - logs[1][1]) / (logs[2][0] - logs[1][0])
-    yield Row(
-        "slope of log time on log seeds, fitted to the three",
-        "<= 1.05",
-        f"{fitted:.2f}",
-        f"from 10,000 to 100,000 alone {last:.2f}",
-        fitted <= 1.05,
+    return Row(
+        id="bookkeeping/slope",
+        claim="slope of log time on log seeds, fitted to the three",
+        unit="exponent",
+        ours=Quantiles(statistics.linear_regression(*zip(*logs, strict=True)).slope),
+        target=Target(p50=1.05),
+        note=f"from 10,000 to 100,000 alone {last:.2f}",
     )
 
 
-def share_rows() -> list[Row]:
+def share_row(effort: Effort) -> Row:
     """State management beside the bare steps of the shipped digits host, the smallest there is."""
     task = load("digits", rng_seed=0)
     batches = list(task.data.train_dataloader())
@@ -126,22 +136,17 @@ def share_rows() -> list[Row]:
             work.executor.after_step(0.5)
         work.boundary()
 
-    found = compare(manage, train, num_pairs=15)
-    return [
-        Row(
-            f"state of {MANY:,} seeds, 1,000 grafting: {len(batches)} steps, a boundary",
-            "< 5 % of the run",
-            f"{found.ours_us / 1e3:.2f} ms an epoch, {found.ratio:.1%}",
-            f"the digits host's epoch, a bare loop: {found.peer_us / 1e3:.1f} ms",
-            found.ratio < 0.05,
-        )
-    ]
+    return Row.timed(
+        "bookkeeping/share",
+        f"state of {MANY:,} seeds, 1,000 grafting: {len(batches)} steps and a boundary",
+        "ms",
+        effort.compare(manage, train, num_pairs=15),
+        peer="the digits host's epoch, a bare loop",
+        most=0.05,
+    )
 
 
-def rows() -> list[Row]:
+def rows(effort: Effort) -> Iterator[Row]:
     """Every claim about boundaries of many seeds."""
-    return [*boundary_rows(), *share_rows()]
-
-
-if __name__ == "__main__":
-    show(TITLE, rows)
+    yield from boundary_rows(effort)
+    yield share_row(effort)

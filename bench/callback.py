@@ -2,8 +2,6 @@
 
 The steps are as short as they come, so that what is around them shows. Timed is the CPU time of the
 training thread in them, which other work on the machine does not change.
-
-Run it: python -m bench callback
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from bench.pairs import Row
+from bench.harness import Comparison, Effort, Quantiles, Row
 from tolaria import EsperCallback
 from tolaria.commands.quiet import QUIET_TRAINER, quiet_lightning
 
@@ -70,37 +68,36 @@ def _step_us(callbacks: list[Any]) -> float:
     return model.step_us
 
 
-def _row(claim: str, goal: str, esper: Callable[[Path], list[Any]]) -> Row:
-    costs, empties, ratios = [], [], []
+def _row(effort: Effort, telemetry: str) -> Row:
+    added, empties, same = [], [], []
+    settings: dict[str, Any] = {"telemetry": telemetry, "checkpoint": False}
     with tempfile.TemporaryDirectory() as folder:
         _step_us([])
-        for number in range(_NUM_ROUNDS):
+        for number in range(effort.num(_NUM_ROUNDS)):
             before_us, empty_us = _step_us([]), _step_us([_Empty()])
-            esper_us, after_us = _step_us(esper(Path(folder) / str(number))), _step_us([])
+            esper = EsperCallback(run_dir=str(Path(folder) / str(number)), **settings)
+            esper_us, after_us = _step_us([esper]), _step_us([])
             bare_us = (before_us + after_us) / 2
-            costs.append(esper_us - bare_us)
+            added.append(esper_us - bare_us)
             empties.append(empty_us - bare_us)
-            ratios.append(esper_us / empty_us)
-    cost_us, empty_us = statistics.median(costs), statistics.median(empties)
-    return Row(
-        claim=claim,
-        goal=goal,
-        found=f"{cost_us:.0f} us added to a step",
-        beside=f"an empty callback adds {empty_us:.0f} us; whole steps: "
-        f"{statistics.median(ratios):.3f} of those with the empty one",
-        met=cost_us <= empty_us,
+            same.append(after_us / before_us)
+    added_us, empty_us = statistics.median(added), statistics.median(empties)
+    same.sort()
+    band = same[len(same) // 10], same[-1 - len(same) // 10]
+    found = Comparison(Quantiles.of(added), Quantiles.of(empties), added_us / empty_us, band)
+    return Row.timed(
+        f"callback/{telemetry}",
+        f"added to a step by EsperCallback, all dormant, bus {telemetry}",
+        "us",
+        found,
+        peer="added by an empty callback",
+        most=1.0,
+        note="itself: the bare step",
     )
 
 
-def rows() -> list[Row]:
+def rows(effort: Effort) -> Iterator[Row]:
+    """With the bus off, and with the embedded one."""
     quiet_lightning()
-
-    def esper(telemetry: str) -> Callable[[Path], list[Any]]:
-        settings = {"telemetry": telemetry, "checkpoint": False}
-        return lambda folder: [EsperCallback(run_dir=str(folder), **settings)]
-
-    goal = "<= one empty callback"
-    return [
-        _row("default policy, bus off", goal, esper("off")),
-        _row("default policy, embedded bus", goal, esper("embedded")),
-    ]
+    yield _row(effort, "off")
+    yield _row(effort, "embedded")

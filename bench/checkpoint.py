@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.pairs import Row, compare, once_us
+from bench.harness import Effort, Quantiles, Row, Target, once_us
 from tolaria import Orchestrator
 from tolaria.disk.manifest import Occasion
 from tolaria.disk.staging import Staging
@@ -57,25 +56,36 @@ def _run() -> Iterator[tuple[Path, Callable[[], dict[str, Any]]]]:
             esper.close()
 
 
-def _stall_row(state: Callable[[], dict[str, Any]]) -> Row:
+def rows(effort: Effort) -> Iterator[Row]:
+    """How long training stands still, and how long the writer needs."""
+    with _run() as (folder, state):
+        yield from _stall_rows(effort, state)
+        yield _total_row(effort, folder, state)
+    yield _small_row(effort)
+
+
+def _stall_rows(effort: Effort, state: Callable[[], dict[str, Any]]) -> Iterator[Row]:
     staging = Staging()
     staged = staging.stage(state())
     size_bytes = sum(len(memory) for memory in staged.tensors.values())
     source, target = np.ones(size_bytes, np.uint8), np.ones(size_bytes, np.uint8)
-    found = compare(
-        lambda: staging.stage(state()), lambda: np.copyto(target, source), num_pairs=_NUM_PAIRS
-    )
-    return Row(
-        claim=f"stall: {size_bytes / 1e6:.0f} MB gathered from the live state and copied",
-        goal=f"<= {_STALL_GOAL} times one copy",
-        found=f"{found.ours_us / 1e3:.1f} ms",
-        beside=f"one copy {found.peer_us / 1e3:.1f} ms: {found.ratio:.2f} times "
-        f"(the copy twice: {found.same[0]:.2f} to {found.same[1]:.2f})",
-        met=found.ratio <= _STALL_GOAL,
+
+    def stage() -> None:
+        staging.stage(state())
+
+    def saved() -> None:
+        torch.save(state(), io.BytesIO())
+
+    claim = f"stall: {size_bytes / 1e6:.0f} MB of live state gathered and copied"
+    found = effort.compare(stage, lambda: np.copyto(target, source), num_pairs=_NUM_PAIRS)
+    yield Row.timed("checkpoint/stall/copy", claim, "ms", found, peer="one copy", most=_STALL_GOAL)
+    found = effort.compare(stage, saved, num_pairs=5)
+    yield Row.timed(
+        "checkpoint/stall/torch.save", claim, "ms", found, peer="torch.save to memory", most=0.5
     )
 
 
-def _total_row(folder: Path, state: Callable[[], dict[str, Any]]) -> Row:
+def _total_row(effort: Effort, folder: Path, state: Callable[[], dict[str, Any]]) -> Row:
     store = CheckpointStore(folder / "checkpoints")
     writer = CheckpointWriter(store, lambda: None, background=True)
     step = 0
@@ -92,49 +102,28 @@ def _total_row(folder: Path, state: Callable[[], dict[str, Any]]) -> Row:
             torch.save(state(), file)
             file.flush()
 
-    found = compare(ours, peer, num_pairs=5)
+    found = effort.compare(ours, peer, num_pairs=5)
     writer.close()
-    return Row(
-        claim="total: copied, hashed, written, synced, renamed, old ones removed",
-        goal="<= 5 times torch.save",
-        found=f"{found.ours_us / 1e3:.0f} ms",
-        beside=f"torch.save, neither hashed nor synced, {found.peer_us / 1e3:.0f} ms: "
-        f"{found.ratio:.2f} times",
-        met=found.ratio <= 5.0,
+    return Row.timed(
+        "checkpoint/total",
+        "copied, hashed, written, synced, renamed, old ones removed",
+        "ms",
+        found,
+        peer="torch.save, neither hashed nor synced",
+        most=5.0,
     )
 
 
-def _blocking_row(state: Callable[[], dict[str, Any]]) -> Row:
-    staging = Staging()
-    staging.stage(state())
-
-    def in_memory() -> None:
-        torch.save(state(), io.BytesIO())
-
-    found = compare(lambda: staging.stage(state()), in_memory, num_pairs=5)
-    return Row(
-        claim="stall beside torch.save to memory",
-        goal="<= 0.5 times",
-        found=f"{found.ours_us / 1e3:.1f} ms",
-        beside=f"torch.save {found.peer_us / 1e3:.0f} ms: {found.ratio:.2f} times",
-        met=found.ratio <= 0.5,
-    )
-
-
-def _small_row() -> Row:
+def _small_row(effort: Effort) -> Row:
     """The part that does not grow with bytes."""
     state = {"state_dict": nn.Linear(8, 8).state_dict(), "rng": rng_state.capture()}
     staging = Staging()
-    times_us = [once_us(lambda: staging.stage(state), 20) for _ in range(21)]
+    times_us = [once_us(lambda: staging.stage(state), 20) for _ in range(effort.num(21))]
     return Row(
+        id="checkpoint/stall/small",
         claim="stall of a network of 72 parameters",
-        goal="<= 10 ms (the ADR's limit for seed state)",
-        found=f"{statistics.median(times_us):.0f} us",
-        beside="",
-        met=statistics.median(times_us) <= 10_000,
+        unit="ms",
+        ours=Quantiles.of(times_us, 1e-3),
+        target=Target(p95=10.0),
+        note="the ADR's limit for seed state",
     )
-
-
-def rows() -> list[Row]:
-    with _run() as (folder, state):
-        return [_stall_row(state), _blocking_row(state), _total_row(folder, state), _small_row()]

@@ -1,16 +1,13 @@
-"""What many seeds at one site cost: one batched kernel against a loop, and against one seed.
-
-Run it: python -m bench.chunks
-"""
+"""What many seeds at one site cost: one batched kernel against a loop, and against one seed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from bench.pairs import Row, compare, show
+from bench.harness import Effort, Row
 from kasmina.blueprints import catalogue
 from kasmina.sites.shape import SiteShape
 from kasmina.slots.chunked import graft
@@ -57,31 +54,20 @@ def in_a_loop(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def rows() -> list[Row]:
+def rows(effort: Effort) -> Iterator[Row]:
     """Two batch sizes, each beside one seed on the whole site and a loop over the same seeds."""
-    found = []
     for batch_size in BATCH_SIZES:
         shape = SiteShape((batch_size, CHANNELS), -1)
         x = torch.randn(shape, requires_grad=True)
         many = site(shape, range(NUM_SEEDS), NUM_SEEDS)
-        whole, one = site(shape, [0], 1), site(shape, [0], NUM_SEEDS)
-        kernel, of_one = training(many, x), training(one, x)
-        against_one = compare(kernel, of_one, num_pairs=9).ratio
-        looped = compare(training(in_a_loop(many), x), of_one, num_pairs=5).ratio
-        measured = compare(kernel, training(whole, x), repeats=3)
-        low, high = measured.same
-        found.append(
-            Row(
-                claim=f"{NUM_SEEDS} blending low-rank seeds on {batch_size} x {CHANNELS}",
-                goal=f"<= {MOST:g}x one seed",
-                found=f"{measured.ratio:.2f}x ({measured.ours_us / 1e3:.2f} ms)",
-                beside=f"one on the whole site, {measured.peer_us / 1e3:.2f} ms (A/A {low:.2f} to "
-                f"{high:.2f}); of one on a 32nd of it: {against_one:.0f}x, in a loop {looped:.0f}x",
-                met=measured.ratio <= MOST,
-            )
-        )
-    return found
-
-
-if __name__ == "__main__":
-    show(TITLE, rows)
+        whole, part = site(shape, [0], 1), site(shape, [0], NUM_SEEDS)
+        kernel = training(many, x)
+        claim = f"{NUM_SEEDS} blending seeds on {batch_size} x {CHANNELS}"
+        for name, peer, most in (
+            ("one seed on the whole site", training(whole, x), MOST),
+            ("one seed on a 32nd of it", training(part, x), None),
+            ("the same in a loop", training(in_a_loop(many), x), None),
+        ):
+            found = effort.compare(kernel, peer, num_pairs=11)
+            row_id = f"chunks/{batch_size}/{name.replace(' ', '-')}"
+            yield Row.timed(row_id, claim, "ms", found, peer=name, most=most)

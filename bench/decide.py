@@ -2,8 +2,6 @@
 
 What is timed is all that the controller does with a packet: reading it, deciding, keeping the
 policy's own state. The peer is the same on a packet without seeds, in the same process by turns.
-
-Run it: python -m bench decide
 """
 
 from __future__ import annotations
@@ -11,14 +9,13 @@ from __future__ import annotations
 import array
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import leyline
-from bench.pairs import Row
+from bench.harness import Effort, Peer, Quantiles, Row, Target
 from leyline import Candidate, Schema, SiteInfo, Stage, StatePacket, limits
 from tamiyo import Controller, HeuristicPolicy, HeuristicRules, Policy
-from tolaria.show.latency import percentile
 
 TITLE = "decisions"
 _NUM_ACTIVE: Final = 32
@@ -82,13 +79,20 @@ _RACED: Final = {
     "trial_gain": 0.5,
     "trial_error": 0.01,
 }
-_CASES: Final[tuple[tuple[str, int, dict[str, float], float], ...]] = (
-    ("32 fossils, the first race is called", 0, _SETTLED, 0.5),
-    ("32 candidates, their race is judged", 0, _RACED, 0.5),
-    ("32 fossils among 10,000 dormant, the first race is called", _NUM_DORMANT, _SETTLED, 2.0),
-    ("32 candidates among 10,000 dormant, judged", _NUM_DORMANT, _RACED, 2.0),
+_CASES: Final[tuple[tuple[str, str, int, dict[str, float], float], ...]] = (
+    ("race-32", "32 fossils, the first race is called", 0, _SETTLED, 0.5),
+    ("judge-32", "32 candidates, their race is judged", 0, _RACED, 0.5),
+    (
+        "race-10000",
+        "32 fossils among 10,000 dormant, the first race is called",
+        _NUM_DORMANT,
+        _SETTLED,
+        2.0,
+    ),
+    ("judge-10000", "32 candidates among 10,000 dormant, judged", _NUM_DORMANT, _RACED, 2.0),
+    ("later-10000", "32 fossils among 10,000 dormant, a later race", _NUM_DORMANT, _SETTLED, 2.0),
 )
-"""What is decided, dormant seeds, cells of the others, and the goal for p95 in ms."""
+"""Id, what is decided, dormant seeds, cells of the others, and the goal for p95 in ms."""
 
 
 def _answer_ms(at: At, policy: Callable[[], Policy]) -> float:
@@ -102,33 +106,35 @@ def _answer_ms(at: At, policy: Callable[[], Policy]) -> float:
 
 
 def _row(
-    claim: str, num_dormant: int, cells: dict[str, Any], goal_ms: float, *, is_later: bool = False
+    effort: Effort, name: str, claim: str, num_dormant: int, cells: dict[str, Any], goal_ms: float
 ) -> Row:
     at, empty = _boundary(num_dormant, **cells), _boundary(0)
 
     def policy() -> Policy:
         made = HeuristicPolicy(HeuristicRules(plateau_epochs=3))
-        if is_later:
+        if name.startswith("later"):
             ranking = [[each.site, each.blueprint] for each in at[1].candidates]
             made.load_state_dict({**made.state_dict(), "races": 1, "ranking": ranking})
         return made
 
     _answer_ms(at, policy), _answer_ms(empty, policy)
-    pairs = [(_answer_ms(at, policy), _answer_ms(empty, policy)) for _ in range(_NUM_PAIRS)]
-    p50, p95 = (percentile([mine for mine, _ in pairs], q) for q in (50, 95))
-    beside = statistics.median(peer for _, peer in pairs)
+    num_pairs = effort.num(_NUM_PAIRS)
+    pairs = [(_answer_ms(at, policy), _answer_ms(empty, policy)) for _ in range(num_pairs)]
+    ours = Quantiles.of([mine for mine, _ in pairs])
+    beside_ms = statistics.median(peer for _, peer in pairs)
+    assert ours.p95 is not None
     return Row(
+        id=f"decide/{name}",
         claim=claim,
-        goal=f"p95 <= {goal_ms:g} ms",
-        found=f"p95 {p95:.3f} ms, p50 {p50:.3f} ms",
-        beside=f"limit {limits.DECIDE_MS:g} ms, {limits.DECIDE_MS / p95:.0f}x p95; "
-        f"without seeds {beside:.3f} ms",
-        met=p95 <= goal_ms,
+        unit="ms",
+        ours=ours,
+        target=Target(p95=goal_ms),
+        peer=Peer("the deadline", ours.p95 / limits.DECIDE_MS, limits.DECIDE_MS),
+        note=f"without seeds {beside_ms:.3f}",
     )
 
 
-def rows() -> list[Row]:
+def rows(effort: Effort) -> Iterator[Row]:
     """Every claim about decisions."""
-    later = "32 fossils among 10,000 dormant, a later race is called"
-    found = [_row(*case) for case in _CASES]
-    return [*found, _row(later, _NUM_DORMANT, _SETTLED, 2.0, is_later=True)]
+    for case in _CASES:
+        yield _row(effort, *case)

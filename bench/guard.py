@@ -6,13 +6,13 @@ contains nothing. A ratio is of the seed alone; a step of a whole network holds 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from bench.pairs import Row, compare, show
+from bench.harness import Effort, Row
 from kasmina import SiteShape
 from kasmina.blueprints import catalogue
 from kasmina.slots.grafted_seed import GraftedSeed
@@ -30,13 +30,13 @@ GOALS = {
 REPEATS = {"small": 40, "medium": 1}
 
 
-def rows() -> list[Row]:
+def rows(effort: Effort) -> Iterator[Row]:
     """Both sizes, with the shield that a blueprint of the user gets and without."""
-    torch.set_num_threads(1)
-    return [_row(name, shielded=shielded) for name, shielded in GOALS]
+    for name, shielded in GOALS:
+        yield _row(effort, name, shielded=shielded)
 
 
-def _row(name: str, *, shielded: bool) -> Row:
+def _row(effort: Effort, name: str, *, shielded: bool) -> Row:
     sizes, goal = SIZES[name], GOALS[name, shielded]
     shape = SiteShape(sizes, -1)
     body = catalogue["low_rank"].build(shape, rng_seed=1)
@@ -48,21 +48,18 @@ def _row(name: str, *, shielded: bool) -> Row:
         return host + (seed.alpha * body(host)).to(host.dtype)
 
     ours, peer = partial(_step, seed, host), partial(_step, plain, host)
-    found = compare(ours, peer, num_pairs=41, repeats=REPEATS[name])
+    found = effort.compare(ours, peer, num_pairs=41, repeats=REPEATS[name])
     assert seed.fault is None
-    return Row(
-        claim=f"{name} {list(sizes)}, {'shielded' if shielded else 'the wall alone'}",
-        goal=f"<= {goal:g} times",
-        found=f"{found.ratio:.2f} times, {found.ours_us - found.peer_us:+,.0f} us",
-        beside=f"plain {found.peer_us:,.0f} us; itself {found.same[0]:.2f} to {found.same[1]:.2f}",
-        met=found.ratio <= goal,
+    return Row.timed(
+        f"guard/{name}/{'shielded' if shielded else 'wall'}",
+        f"a seed on {list(sizes)}, {'shielded' if shielded else 'the wall alone'}",
+        "us",
+        found,
+        peer="host + alpha * body(host)",
+        most=goal,
     )
 
 
 def _step(seed: Callable[[Tensor], Tensor], host: Tensor) -> None:
     host.grad = None
     torch.autograd.backward(seed(host).sum())
-
-
-if __name__ == "__main__":
-    show(TITLE, rows)

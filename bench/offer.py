@@ -1,22 +1,20 @@
-"""What telemetry costs the training step that offers it.
-
-Run it: python -m bench.offer
-"""
+"""What telemetry costs the training step that offers it."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 import leyline
 import oona
+from bench.harness import Effort, Peer, Quantiles, Row, Target, once_us
 from bench.packets import state_packet
-from bench.pairs import Row, once_us, show
 from oona.opening import PUBLISHERS
 
 TITLE = "Offering events from the training step"
@@ -60,77 +58,86 @@ def _block_s(
     return took
 
 
-def _ratios(bus: oona.Bus, events: list[leyline.Event]) -> tuple[float, float, float, float]:
-    """Ratios of the mean step times and of their p99; the noise; the bare step in s."""
+def rows(effort: Effort) -> Iterator[Row]:
+    """One packet per step, then floods by both publishers."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield _packet_row(effort, folder)
+        for rate, most in _RATES:
+            for publisher in PUBLISHERS:
+                yield _flood_row(effort, folder, publisher, rate, most)
+
+
+class _Blocks(NamedTuple):
+    """Steps with offers among steps without, s."""
+
+    ours_s: list[float]
+    bare_s: list[float]
+    ratio: float
+    """Of the means of blocks that ran one after the other: the median."""
+    band: tuple[float, float]
+
+
+def _paired(effort: Effort, bus: oona.Bus, events: list[leyline.Event]) -> _Blocks:
     step = _trainer()
     for _ in range(50):
         step()
-    means, same = [], []
-    ours_all: list[float] = []
-    bare_all: list[float] = []
-    for _ in range(_NUM_PAIRS):
+    ratios, same = [], []
+    ours_s: list[float] = []
+    bare_s: list[float] = []
+    for _ in range(effort.num(_NUM_PAIRS)):
         before = _block_s(step, None, [])
         ours = _block_s(step, bus, events)
         after = _block_s(step, None, [])
-        means.append(2 * sum(ours) / (sum(before) + sum(after)))
+        ratios.append(2 * sum(ours) / (sum(before) + sum(after)))
         same.append(sum(after) / sum(before))
-        ours_all += ours
-        bare_all += before + after
-    p99 = statistics.quantiles(ours_all, n=100)[98] / statistics.quantiles(bare_all, n=100)[98]
-    spread = statistics.quantiles([abs(ratio - 1) for ratio in same], n=10)[8]
-    return statistics.median(means), p99, spread, statistics.median(bare_all)
+        ours_s += ours
+        bare_s += before + after
+    same.sort()
+    band = same[len(same) // 10], same[-1 - len(same) // 10]
+    return _Blocks(ours_s, bare_s, statistics.median(ratios), band)
 
 
-def _offer_us(bus: oona.Bus, event: leyline.Event) -> float:
-    return min(once_us(lambda: bus.offer(event), 200) for _ in range(30))
+def _offers_us(bus: oona.Bus, event: leyline.Event) -> list[float]:
+    return [once_us(lambda: bus.offer(event), 200) for _ in range(30)]
 
 
-def _flood_row(folder: Path, publisher: str, rate: int, goal: float) -> Row:
+def _flood_row(effort: Effort, folder: Path, publisher: str, rate: int, most: float) -> Row:
     step = _trainer()
     step_s = min(once_us(step, 20) for _ in range(5)) / 1e6
     num = max(1, round(rate * step_s))
     events: list[leyline.Event] = [leyline.StepMetrics(step=i, loss=0.5) for i in range(num)]
     with oona.Bus.open(folder / f"{publisher}-{rate}", "run", publisher=publisher) as bus:
-        one_us = _offer_us(bus, events[0])
-        ratio, p99, spread, step_s = _ratios(bus, events)
+        one_us = min(_offers_us(bus, events[0]))
+        found = _paired(effort, bus, events)
         bus.flush(10.0)
         counts = bus.statistics()
+    bare = Quantiles.of(found.bare_s, 1e3)
+    assert bare.p99 is not None
     return Row(
-        f"{rate // 1000}k events/s, publisher in a {publisher}",
-        f"<= {goal}, p99 <= {_P99_GOAL}",
-        f"{ratio:.3f}, p99 {p99:.2f}",
-        f"bare step {step_s * 1e3:.2f} ms (itself +-{spread:.3f}); {num} offers of {one_us:.1f} us "
-        f"are {num * one_us / step_s / 1e4:.1f} % of it; {counts.dropped:,} of "
-        f"{counts.offered:,} dropped",
-        ratio <= goal and p99 <= _P99_GOAL,
+        id=f"offer/{rate}/{publisher}",
+        claim=f"step with {rate // 1000}k events/s, publisher in a {publisher}",
+        unit="ms",
+        ours=Quantiles.of(found.ours_s, 1e3),
+        target=Target(p99=_P99_GOAL * bare.p99),
+        peer=Peer("the bare step", found.ratio, bare.p50, found.band, most),
+        note=f"{num} offers of {one_us:.1f} us are {num * one_us / step_s / 1e4:.1f} % of it; "
+        f"{counts.dropped:,} of {counts.offered:,} dropped",
     )
 
 
-def _packet_row(folder: Path) -> Row:
+def _packet_row(effort: Effort, folder: Path) -> Row:
     packet = state_packet(32)
     with oona.Bus.open(folder / "packet", "run") as bus:
-        one_us = _offer_us(bus, packet)
-        ratio, _, spread, step_s = _ratios(bus, [packet])
+        ours = Quantiles.of(_offers_us(bus, packet))
+        found = _paired(effort, bus, [packet])
+    step_us = statistics.median(found.bare_s) * 1e6
     return Row(
-        "one 32-seed packet per step",
-        f"<= {_OFFER_GOAL_US:.0f} us, <= {_PACKET_SHARE_GOAL:.1%} of a 2 ms step",
-        f"{one_us:.1f} us, {one_us / step_s / 1e6:.2%} of the step",
-        f"paired step times {ratio:.4f} (bare step {step_s * 1e3:.2f} ms, itself +-{spread:.3f})",
-        one_us <= _OFFER_GOAL_US and one_us / step_s / 1e6 <= _PACKET_SHARE_GOAL,
+        id="offer/packet",
+        claim="offering a packet of 32 seeds",
+        unit="us",
+        ours=ours,
+        target=Target(p50=_OFFER_GOAL_US),
+        peer=Peer("the bare step", ours.p50 / step_us, step_us, found.band, _PACKET_SHARE_GOAL),
+        note=f"whole steps with it {found.ratio:.4f}",
     )
-
-
-def rows() -> list[Row]:
-    """One packet per step, then floods by both publishers."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        floods = [
-            _flood_row(folder, publisher, rate, goal)
-            for rate, goal in _RATES
-            for publisher in PUBLISHERS
-        ]
-        return [_packet_row(folder), *floods]
-
-
-if __name__ == "__main__":
-    show(TITLE, rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from bench.pairs import Row, compare
+from bench.harness import Effort, Row, Target
 from kasmina import LiveSeed
 from tolaria.rates import RateRule, UnifiedLRController
 
@@ -15,12 +17,14 @@ _LIMIT_US = 20.0
 """Two per cent of a step of one millisecond: what all of Esper may cost in a plain loop."""
 
 
-def rows() -> list[Row]:
+def rows(effort: Effort) -> Iterator[Row]:
     """One row for each number of seeds, with the host's rate constant and moved in every step."""
-    return [_row(num_seeds, moves) for num_seeds in (1, 32) for moves in (False, True)]
+    for num_seeds in (1, 32):
+        for moves in (False, True):
+            yield _row(effort, num_seeds, moves=moves)
 
 
-def _row(num_seeds: int, moves: bool) -> Row:
+def _row(effort: Effort, num_seeds: int, *, moves: bool) -> Row:
     optimizer, rates = _grown(num_seeds)
     other, _ = _grown(num_seeds)
     scheduler = lr_scheduler.LinearLR(other, total_iters=10**9)
@@ -33,14 +37,14 @@ def _row(num_seeds: int, moves: bool) -> Row:
         rates.follow()
         rates.after_step()
 
-    found = compare(ours, scheduler.step, repeats=max(20, 400 // num_seeds))
-    beside = f"a step of LinearLR over the same groups {found.peer_us:.1f} us: {found.ratio:.2f}x"
-    return Row(
-        claim=f"seeds: {num_seeds}, the host's rate {'moves in every step' if moves else 'stays'}",
-        goal=f"<= {_LIMIT_US:g} us",
-        found=f"{found.ours_us:.2f} us",
-        beside=beside,
-        met=found.ours_us <= _LIMIT_US,
+    found = effort.compare(ours, scheduler.step, repeats=max(20, 400 // num_seeds))
+    return Row.timed(
+        f"rates/{num_seeds}/{'moving' if moves else 'constant'}",
+        f"rates of {num_seeds} seeds, the host's {'moves in every step' if moves else 'stays'}",
+        "us",
+        found,
+        peer="LinearLR.step",
+        target=Target(p50=_LIMIT_US),
     )
 
 

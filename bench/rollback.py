@@ -1,14 +1,11 @@
-"""What a snapshot and a restore cost beside one flat memcpy, a deepcopy, and DCP's async_save.
-
-Run it: python -m bench.rollback, or with --full for a gigabyte too.
-"""
+"""What a snapshot and a restore cost beside one flat memcpy, a deepcopy, and DCP's async_save."""
 
 from __future__ import annotations
 
 import copy
+import io
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +19,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
 
-from bench.pairs import Row, compare, show
+from bench.harness import Effort, Peer, Quantiles, Row
 from kasmina import Executor
 from tamiyo import Controller
 from tolaria.config import EsperConfig
@@ -34,6 +31,7 @@ from tolaria.rollback.state import Moment, Parts, RunState
 TITLE = "Rollback: model and AdamW moments in memory, beside their limit and their peers"
 _WIDTH: Final = 768
 _NUM_SAVES: Final = 7
+_LARGE_MB: Final = 500
 
 
 class _Block(nn.Module):
@@ -79,7 +77,15 @@ def _snapshots(parts: Parts) -> Any:
     return take, restore, held[0].size_bytes
 
 
-def _beside_memory(size_mb: int) -> list[Row]:
+def rows(effort: Effort) -> Iterator[Row]:
+    """A hundred megabytes in a quick run, a gigabyte too in a full one."""
+    yield from _beside_memory(effort, 100)
+    if not effort.is_quick:
+        yield from _beside_memory(effort, 1000)
+    yield _beside_dcp(effort, 100)
+
+
+def _beside_memory(effort: Effort, size_mb: int) -> Iterator[Row]:
     parts = _run_of(size_mb)
     optimizer = parts.optimizers[0]
     take, restore, size_bytes = _snapshots(parts)
@@ -91,31 +97,24 @@ def _beside_memory(size_mb: int) -> list[Row]:
     def deepcopy() -> object:
         return copy.deepcopy((parts.model.state_dict(), optimizer.state_dict()))
 
-    rows = []
-    num_pairs = 15 if size_mb < 500 else 5
-    for name, ours in (("snapshot", take), ("restore", restore)):
-        found = compare(ours, memcpy, num_pairs=num_pairs)
-        rows.append(
-            Row(
-                f"{name}, {size_bytes / 1e6:,.0f} MB",
-                "<= 1.1x one flat memcpy",
-                f"{found.ours_us / 1e3:.1f} ms, {found.ratio:.2f}x",
-                f"memcpy {found.peer_us / 1e3:.1f} ms (twice: {found.same[0]:.2f} to "
-                f"{found.same[1]:.2f})",
-                found.ratio <= 1.1,
-            )
+    def saved() -> None:
+        torch.save((parts.model.state_dict(), optimizer.state_dict()), io.BytesIO())
+
+    num_pairs = 15 if size_mb < _LARGE_MB else 5
+    for name, action, peer_name, peer, most in (
+        ("snapshot", take, "one flat memcpy", memcpy, 1.1),
+        ("restore", restore, "one flat memcpy", memcpy, 1.1),
+        ("snapshot", take, "copy.deepcopy of the state dicts", deepcopy, 1 / 4),
+        ("snapshot", take, "torch.save to memory", saved, None),
+    ):
+        yield Row.timed(
+            f"rollback/{name}/{size_mb}/{peer.__name__}",
+            f"{name}, {size_bytes / 1e6:,.0f} MB",
+            "ms",
+            effort.compare(action, peer, num_pairs=num_pairs),
+            peer=peer_name,
+            most=most,
         )
-    found = compare(take, deepcopy, num_pairs=num_pairs)
-    rows.append(
-        Row(
-            f"snapshot, {size_bytes / 1e6:,.0f} MB",
-            ">= 4x faster than deepcopy",
-            f"{found.ours_us / 1e3:.1f} ms, {1 / found.ratio:.1f}x faster",
-            f"copy.deepcopy of the state dicts {found.peer_us / 1e3:.1f} ms",
-            found.ratio <= 1 / 4,
-        )
-    )
-    return rows
 
 
 @contextmanager
@@ -130,7 +129,7 @@ def _one_process() -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def _beside_dcp(size_mb: int) -> Row:
+def _beside_dcp(effort: Effort, size_mb: int) -> Row:
     """How long training stands still: our snapshot against async_save, in turns."""
     parts = _run_of(size_mb)
     take, _, size_bytes = _snapshots(parts)
@@ -139,7 +138,7 @@ def _beside_dcp(size_mb: int) -> Row:
     memory = Path("/dev/shm")  # noqa: S108 - their file in memory: only the stall is compared
     folder = str(memory) if os.access(memory, os.W_OK) else None
     with _one_process(), tempfile.TemporaryDirectory(dir=folder) as target:
-        for number in range(_NUM_SAVES):
+        for number in range(1 + effort.num(_NUM_SAVES)):
             start_s = time.perf_counter()
             saving = dcp.async_save(state, checkpoint_id=f"{target}/{number % 2}")
             theirs_s.append(time.perf_counter() - start_s)
@@ -147,25 +146,17 @@ def _beside_dcp(size_mb: int) -> Row:
             start_s = time.perf_counter()
             take()
             ours_s.append(time.perf_counter() - start_s)
-    ratio = statistics.median(
-        theirs / ours for theirs, ours in zip(theirs_s[1:], ours_s[1:], strict=True)
-    )
+    pairs = list(zip(ours_s[1:], theirs_s[1:], strict=True))  # the first of theirs sets up
+    theirs_ms = statistics.median(theirs for _, theirs in pairs) * 1e3
     return Row(
-        f"stall, {size_bytes / 1e6:,.0f} MB",
-        ">= 5x under DCP async_save",
-        f"{statistics.median(ours_s) * 1e3:.1f} ms, {ratio:.1f}x under",
-        f"torch.distributed.checkpoint.async_save {statistics.median(theirs_s) * 1e3:.1f} ms",
-        ratio >= 5.0,
+        id=f"rollback/snapshot/{size_mb}/async_save",
+        claim=f"snapshot, {size_bytes / 1e6:,.0f} MB: how long training stands still",
+        unit="ms",
+        ours=Quantiles.of([ours for ours, _ in pairs], 1e3),
+        peer=Peer(
+            "torch.distributed.checkpoint.async_save",
+            statistics.median(ours / theirs for ours, theirs in pairs),
+            theirs_ms,
+            most=1 / 5,
+        ),
     )
-
-
-def rows() -> list[Row]:
-    return [*_beside_memory(100), _beside_dcp(100)]
-
-
-def main() -> None:
-    show(TITLE, lambda: [*rows(), *(_beside_memory(1000) if "--full" in sys.argv else [])])
-
-
-if __name__ == "__main__":
-    main()

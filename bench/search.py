@@ -3,8 +3,6 @@
 The reference trains every candidate for all 200 steps on whole batches and takes the best. Regret
 is the share of the best gain in the reference that another way's pick does without there. Each row
 changes one thing in the row before it; the last is the default.
-
-Run it: python -m bench search
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.pairs import Row
+from bench.harness import Effort, Peer, Quantiles, Row, Target
 from kasmina import FunctionTask, OptimizerRecipe, RaceRules, discover
 from kasmina.blueprints import catalogue
 from kasmina.trials.nursery import Nursery
@@ -29,13 +27,16 @@ from tolaria.data.splits import Splits, digits, mnist1d
 TITLE = "The race of trials: FLOPs against regret, over forks of two hosts while they train"
 _STEPS: Final = 200
 _ALL: Final = RaceRules((_STEPS,), keep=1_000, batch_pieces=1, clear_errors=math.inf)
-_WAYS: Final = (
-    ("the best 4 after 50 steps go on", RaceRules((50, _STEPS), 4, 1, clear_errors=math.inf)),
-    ("and not those that are clearly beaten", RaceRules((50, _STEPS), 4, 1)),
-    ("half a batch a step", RaceRules((50, _STEPS), 4, 2)),
-    ("8 after 50 steps, 2 after 100", RaceRules(keep=8)),
-    ("16 after 50 steps, 4 after 100 (the default)", RaceRules()),
-)
+_WAYS: Final = {
+    "halving": (
+        "the best 4 after 50 steps go on",
+        RaceRules((50, _STEPS), 4, 1, clear_errors=math.inf),
+    ),
+    "beaten": ("and not those that are clearly beaten", RaceRules((50, _STEPS), 4, 1)),
+    "half-batches": ("half a batch a step", RaceRules((50, _STEPS), 4, 2)),
+    "keep-8": ("8 after 50 steps, 2 after 100", RaceRules(keep=8)),
+    "default": ("16 after 50 steps, 4 after 100 (the default)", RaceRules()),
+}
 _EPOCHS: Final = (3, 10)
 """After which a host is forked."""
 _MOST_REGRET: Final = 0.1
@@ -59,29 +60,28 @@ class _Raced(NamedTuple):
     pick: str
 
 
-def rows() -> list[Row]:
-    """One row for each way, its figures the means over all forks."""
-    torch.set_num_threads(1)
-    forks = [fork for rng_seed in (0, 1) for fork in _forks(rng_seed)]
+def rows(effort: Effort) -> Iterator[Row]:
+    """One row for each way, over all forks."""
+    forks = [fork for rng_seed in range(effort.num(2)) for fork in _forks(rng_seed)]
     references = [_race(fork, _ALL) for fork in forks]
-    found = []
-    for name, rules in _WAYS:
+    for name, (claim, rules) in _WAYS.items():
         races = [_race(fork, rules) for fork in forks]
-        found.append(_row(name, races, references))
-    return found
+        yield _row(name, claim, races, references)
 
 
-def _row(name: str, races: list[_Raced], references: list[_Raced]) -> Row:
+def _row(name: str, claim: str, races: list[_Raced], references: list[_Raced]) -> Row:
     pairs = list(zip(races, references, strict=True))
     share = statistics.mean(race.flops / reference.flops for race, reference in pairs)
     regrets = [_regret(race.pick, reference) for race, reference in pairs]
-    mean, worst = statistics.mean(regrets), max(regrets)
+    whole = statistics.mean(reference.flops for reference in references) / 1e9
     return Row(
-        name,
-        f"regret <= {_MOST_REGRET:g}",
-        f"{share:.0%} of the FLOPs, regret {mean:.2f} (worst {worst:.2f})",
-        f"all {_STEPS} steps: {statistics.mean(r.flops for r in references) / 1e9:.1f} GFLOP",
-        mean <= _MOST_REGRET,
+        id=f"search/{name}",
+        claim=claim,
+        unit="regret, mean",
+        ours=Quantiles(statistics.mean(regrets)),
+        target=Target(p50=_MOST_REGRET),
+        peer=Peer(f"FLOPs of all {_STEPS} steps, G", share, whole),
+        note=f"worst regret {max(regrets):.2f}",
     )
 
 

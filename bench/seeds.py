@@ -1,18 +1,19 @@
-"""What the seeds' state costs by the call: transitions, queries, alphas, records; and its memory.
-
-Run it: python -m bench.seeds
-"""
+"""What the seeds' state costs by the call, and in memory."""
 
 from __future__ import annotations
 
+import io
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from bench.pairs import Action, Row, compare, show
+from bench.harness import Effort, Quantiles, Row, Target
+from bench.harness.effort import Action
 from kasmina import SeedTable, unpack_record
 from kasmina.grafting.linear_ramps import LinearRamps
 from leyline import Evidence, Stage
@@ -60,30 +61,6 @@ def bulk_transition(table: SeedTable, rows: np.ndarray) -> Action:
     return advance
 
 
-def row_of(
-    claim: str,
-    goal: float,
-    unit: str,
-    ours: Action,
-    peer: Action,
-    what: str,
-    repeats: int,
-    *,
-    per: int = 1,
-) -> Row:
-    """A row whose goal is an amount of time, in us or ns, beside a peer of the same run."""
-    found = compare(ours, peer, repeats=repeats)
-    scale = 1e3 if unit.startswith("ns") else 1.0
-    spent, beside = found.ours_us * scale / per, found.peer_us * scale / per
-    return Row(
-        claim,
-        f"<= {goal:g} {unit}",
-        f"{spent:.3g} {unit}",
-        f"{what} {beside:.3g}, {found.ratio:.1f}x",
-        spent <= goal,
-    )
-
-
 class Bare:
     """What a call costs that does nothing."""
 
@@ -93,7 +70,7 @@ class Bare:
         """Do nothing."""
 
 
-def transition_rows(table: SeedTable) -> list[Row]:
+def transition_rows(effort: Effort, table: SeedTable) -> Iterator[Row]:
     """One seed's transition beside a bare call, and everybody's beside a memcpy."""
     bare, evidence = Bare(), Evidence(epochs_in_stage=1)
     held = [array.copy() for array in (table.column("stage"), table.column("epochs_in_stage"))]
@@ -103,37 +80,42 @@ def transition_rows(table: SeedTable) -> list[Row]:
         for source, target in zip(held, spare, strict=True):
             np.copyto(target, source)
 
-    return [
-        row_of(
-            "validated transition, single",
-            2,
-            "us",
+    yield Row.timed(
+        "seeds/transition/single",
+        "validated transition, single",
+        "us",
+        effort.compare(
             one_transition(table),
             lambda: bare.advance(SEED, Stage.GERMINATED, evidence),
-            "bare call",
-            2000,
+            repeats=2000,
         ),
-        row_of(
-            f"validated transition, bulk of {MANY:,}",
-            20,
-            "ns a seed",
-            bulk_transition(table_of(MANY), np.arange(MANY)),
-            copy_columns,
-            "memcpy of two columns",
-            20,
-            per=MANY,
-        ),
-    ]
+        peer="a bare call",
+        target=Target(p50=2.0),
+        most=25.0,
+    )
+    everybody = bulk_transition(table_of(MANY), np.arange(MANY))
+    yield Row.timed(
+        "seeds/transition/bulk",
+        f"validated transition, bulk of {MANY:,}",
+        "ns a seed",
+        effort.compare(everybody, copy_columns, repeats=20),
+        peer="memcpy of two columns",
+        target=Target(p50=20.0),
+        per=MANY,
+    )
 
 
-def query_row(table: SeedTable) -> Row:
+def query_row(effort: Effort, table: SeedTable) -> Row:
     """A seed's stage beside the attribute of an object."""
     bare = Bare()
-    query, read = lambda: table.stage(SEED), lambda: bare.stage
-    return row_of("state query", 0.4, "us", query, read, "attribute read", 5000)
+    found = effort.compare(lambda: table.stage(SEED), lambda: bare.stage, repeats=5000)
+    target = Target(p50=0.4)
+    return Row.timed(
+        "seeds/query", "state query", "us", found, peer="attribute", target=target, most=10.0
+    )
 
 
-def alpha_rows(table: SeedTable) -> list[Row]:
+def alpha_rows(effort: Effort, table: SeedTable) -> Iterator[Row]:
     """Every alpha moved on by a step, beside a memcpy of them."""
     alpha = table.column("alpha")
     other, twice = np.empty_like(alpha), np.empty(2 * MANY, dtype=np.float32)
@@ -141,30 +123,30 @@ def alpha_rows(table: SeedTable) -> list[Row]:
     for number in range(MANY):
         ramps.begin(f"a/{number}", number, 10**9)
         scattered.begin(f"a/{number}", 2 * number, 10**9)
-    rows = (("rows in order", ramps, alpha), ("in every second row", scattered, twice))
-    return [
-        row_of(
-            f"alpha for {MANY:,} seeds, {where}",
-            20,
-            "us",
-            partial(moved.step, target),
-            lambda: np.copyto(other, alpha),
-            "memcpy",
-            100,
+    for where, moved, column in (("in order", ramps, alpha), ("every second", scattered, twice)):
+        found = effort.compare(
+            partial(moved.step, column), lambda: np.copyto(other, alpha), repeats=100
         )
-        for where, moved, target in rows
-    ]
+        yield Row.timed(
+            f"seeds/alpha/{where.replace(' ', '-')}",
+            f"a step of {MANY:,} alphas, rows {where}",
+            "us",
+            found,
+            peer="memcpy",
+            target=Target(p50=20.0),
+        )
 
 
 def memory_row(table: SeedTable) -> Row:
-    """The columns' bytes a seed, and those of its name apart."""
+    """The columns' bytes, and those of the names apart."""
     return Row(
-        "memory per seed in the table",
-        "10,000 seeds <= 1.5 MB",
-        f"{table.size_bytes / 1e6:.2f} MB: {table.size_bytes / MANY:.0f} bytes a seed, "
-        "room to grow included",
-        f"names and their index apart: {names_bytes(table) / MANY:.0f} bytes a seed",
-        table.size_bytes <= 1_500_000,
+        id="seeds/memory",
+        claim=f"table of {MANY:,} seeds, room to grow included",
+        unit="MB",
+        ours=Quantiles(table.size_bytes / 1e6),
+        target=Target(p50=1.5),
+        note=f"{table.size_bytes / MANY:.0f} bytes a seed; names and their index apart: "
+        f"{names_bytes(table) / MANY:.0f}",
     )
 
 
@@ -175,53 +157,47 @@ def names_bytes(table: SeedTable) -> int:
     return words + table.names.__sizeof__() + index.__sizeof__()
 
 
-def record_rows(folder: Path) -> list[Row]:
-    """Saving into, and restoring from, the mapped file, beside a copy of the same bytes."""
+def record_rows(effort: Effort, folder: Path) -> Iterator[Row]:
+    """Saving into, and restoring from, the mapped file, beside copying and torch.save."""
     table = table_of(MANY)
     file = SeedRecords(folder / "seeds.bin")
     size = len(table.record(SEED, "low_rank"))
     source, target = bytes(size), memoryview(bytearray(1 << 20))
 
-    def copy() -> None:
+    def memcpy() -> None:
         target[4096 : 4096 + size] = source
 
     def save() -> None:
         file.commit(SEED, 1, table.record(SEED, "low_rank"))
 
+    def torch_save() -> None:
+        torch.save(unpack_record(whole), io.BytesIO())
+
     save()
     save()
     whole = file.records(SEED)[0]
-    rows = []
-    for claim, action in (
-        ("one seed's record: save, crash-safe", save),
-        ("one seed's record: restore, checked", lambda: table.restore(whole)),
-    ):
-        found = compare(action, copy, repeats=2000)
-        rows.append(
-            Row(
-                claim,
-                "<= 25x memcpy",
-                f"{found.ours_us:.2f} us for {size} bytes",
-                f"memcpy {found.peer_us:.3f} us, {found.ratio:.1f}x",
-                found.ratio <= 25,
-            )
-        )
     assert unpack_record(whole).seed == SEED
-    return rows
+    for claim, action, peer, most in (
+        ("save, crash-safe", save, memcpy, 25.0),
+        ("restore, checked", lambda: table.restore(whole), memcpy, 25.0),
+        ("save, crash-safe", save, torch_save, None),
+    ):
+        yield Row.timed(
+            f"seeds/record/{claim.split(',')[0]}/{peer.__name__}",
+            f"one seed's record of {size} bytes: {claim}",
+            "us",
+            effort.compare(action, peer, repeats=2000 if peer is memcpy else 200),
+            peer=peer.__name__.replace("_", "."),
+            most=most,
+        )
 
 
-def rows() -> list[Row]:
+def rows(effort: Effort) -> Iterator[Row]:
     """Every claim about single calls, records and memory."""
     table = table_of(MANY)
+    yield from transition_rows(effort, table)
+    yield query_row(effort, table)
+    yield from alpha_rows(effort, table)
+    yield memory_row(table)
     with tempfile.TemporaryDirectory() as folder:
-        return [
-            *transition_rows(table),
-            query_row(table),
-            *alpha_rows(table),
-            memory_row(table),
-            *record_rows(Path(folder)),
-        ]
-
-
-if __name__ == "__main__":
-    show(TITLE, rows)
+        yield from record_rows(effort, Path(folder))

@@ -191,6 +191,18 @@ def doctor(url: str | None) -> None:
     examine_server(url)
 
 
+@esper.command(
+    short_help="Measure what Esper costs, beside limits and peers.",
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> None:
+    """Run the benches of the checkout that Esper is installed from; --help tells their options."""
+    from tolaria.commands.bench import measure
+
+    measure(arguments)
+
+
 @esper.command(short_help="Search a run's audit trail.")
 @click.argument("run", metavar="RUN|STORE")
 @click.option(
