@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,16 @@ def test_it_goes_back_with_the_run(tmp_path: Path) -> None:
         assert optimizer.param_groups[0]["lr"] == 0.005
 
 
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Dead holders of an optimizer go when Python collects them, and that is a reason to look."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
 def test_a_boundary_that_moves_no_seed_does_not_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
