@@ -66,7 +66,7 @@ class Controller:
             if isinstance(decision, Decision) and decision.late:  # asked apart, it gave no answer
                 self._policy.load_state_dict(before)
                 return self._late(packet, decision.cause)
-            if took_ms <= self._deadline_ms:
+            if not took_ms > self._deadline_ms:  # so a clock that gives no number accuses nobody
                 return decision
             self._policy.load_state_dict(before)
             if (self._work_clock_s() - work_start_s) * 1e3 > self._deadline_ms:

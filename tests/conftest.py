@@ -6,6 +6,15 @@ import gc
 
 import torch
 
+from tests.reliability.plugin import (
+    faults,
+    pytest_addoption,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
+
+__all__ = ["faults", "pytest_addoption", "pytest_runtest_makereport", "pytest_terminal_summary"]
+
 torch.set_num_threads(1)
 
 

@@ -18,6 +18,7 @@ from kasmina.slots.grafted_seed import GraftedSeed
 from kasmina.slots.slot import attach_seed
 from tests.kasmina.growing import bits, rng_streams
 from tests.kasmina.zoo import HARMLESS, HOARDS, STRIKE, WIDTH, ZOO, Hostile, raises
+from tests.reliability.plugin import Faults
 
 NUM_STEPS, NUM_STEPS_TO_HOARD = 6, 20
 FAULTING = {name: kind for name, kind in ZOO.items() if kind.fault}
@@ -100,17 +101,22 @@ def bare() -> dict[str, Any]:
     return Run().train(NUM_STEPS).picture
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize("kind", ZOO.values(), ids=ZOO)
-def test_at_alpha_0_no_body_is_run(kind: type[Hostile], bare: dict[str, Any]) -> None:
+def test_at_alpha_0_no_body_is_run(
+    kind: type[Hostile], bare: dict[str, Any], faults: Faults
+) -> None:
     """The run is the one without a seed."""
     body = kind()
     assert Run(body).train(NUM_STEPS).picture == bare
     assert body.num_calls == 0
+    faults.injected()
 
 
+@pytest.mark.fault(11)
 @every_alpha
 @pytest.mark.parametrize("kind", FAULTING.values(), ids=FAULTING)
-def test_a_fault_ends_at_the_wall(kind: type[Hostile], rise: float) -> None:
+def test_a_fault_ends_at_the_wall(kind: type[Hostile], rise: float, faults: Faults) -> None:
     """From the faulting step on the run is that of a twin whose alpha is forced to 0.
 
     Where the fault is in backward, that step's forward has used the seed: in the twin the body's
@@ -135,24 +141,30 @@ def test_a_fault_ends_at_the_wall(kind: type[Hostile], rise: float) -> None:
     )
     assert run.picture == twin.train(num_steps).picture
     assert run.seed.fault == run.seed.fault.strip()
+    faults.injected()
 
 
+@pytest.mark.fault(11)
 @every_alpha
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_is_no_fault_does_no_harm(name: str, rise: float) -> None:
+def test_what_is_no_fault_does_no_harm(name: str, rise: float, faults: Faults) -> None:
     """The run is that of a twin whose body gives the same output and does nothing besides."""
     run = Run(ZOO[name](), rise=rise).train(NUM_STEPS)
     assert run.seed is not None
     assert run.seed.fault is None
     assert run.picture == Run(ZOO[name](tame=True), rise=rise).train(NUM_STEPS).picture
+    faults.injected()
 
 
 NOT_FINITE = ["nan", "one_nan", "infinity", "overflows_once_blended", "nan_gradient"]
 
 
+@pytest.mark.fault(11)
 @every_alpha
 @pytest.mark.parametrize("name", [*NOT_FINITE, "nan_gradient_for_the_host", "huge_gradient"])
-def test_a_fault_that_is_read_late_ends_at_the_wall_too(name: str, rise: float) -> None:
+def test_a_fault_that_is_read_late_ends_at_the_wall_too(
+    name: str, rise: float, faults: Faults
+) -> None:
     """Where values stay on the device the host's bits are those of the twin all the same, and the
     fault is known in the step after."""
     kind = ZOO[name]
@@ -170,6 +182,7 @@ def test_a_fault_that_is_read_late_ends_at_the_wall_too(name: str, rise: float) 
         else Run(kind(tame=True), rise=rise, off_from=STRIKE)
     )
     assert run.picture == twin.train(NUM_STEPS).picture
+    faults.injected()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from typing import get_args
+
+import pytest
 
 import leyline
 from leyline import COLUMN_FORMATS, ContractError, StatePacket
 from tests.leyline.examples import exact
 from tests.leyline.mutations import hostile, valid_messages
+from tests.reliability.plugin import Faults
 
 NUM_MESSAGES = 20_000
 
@@ -21,16 +23,16 @@ def test_every_type_is_among_them() -> None:
     assert inside == set(get_args(leyline.Event))
 
 
-def test_mutations_are_refused_or_valid() -> None:
+@pytest.mark.fault(18)
+def test_mutations_are_refused_or_valid(faults: Faults) -> None:
     """Of 20,000 damaged messages, half under a header that fits, each raises ContractError or is a
     valid message: it can be read and encoded again.
     """
-    rng = random.Random(NUM_MESSAGES)  # noqa: S311 - not a secret
     originals = valid_messages()
     decoded = 0
     for number in range(NUM_MESSAGES):
         try:
-            message = leyline.decode(hostile(originals, number, rng))
+            message = leyline.decode(hostile(originals, number, faults.random))
         except ContractError:
             continue
         decoded += 1
@@ -41,3 +43,4 @@ def test_mutations_are_refused_or_valid() -> None:
             assert len(lengths) == 1
     print(f"{NUM_MESSAGES:,} mutated messages: {decoded:,} valid, the others refused")
     assert 1_000 < decoded < 10_000, "the mutations must reach both the refusals and the fields"
+    faults.injected(NUM_MESSAGES)

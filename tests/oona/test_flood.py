@@ -11,14 +11,18 @@ import leyline
 import oona
 from oona.metrics.operations import resident_size_bytes
 from tests.oona.test_bus import NOWHERE, STEP, assert_exact, fault
+from tests.reliability.plugin import Faults
 
 
 @pytest.mark.slow
+@pytest.mark.fault(9)
 @pytest.mark.parametrize(
-    ("is_away", "flood_s"), [(True, 10.0), (False, 60.0)], ids=["server away", "server there"]
+    ("is_away", "flood_s", "large_every"),
+    [(True, 10.0, 10**9), (False, 40.0, 10**9), (False, 15.0, 20)],
+    ids=["server away", "server there", "large ones too"],
 )
 def test_memory_is_flat_under_a_flood(
-    tmp_path: Path, oona_url: str, is_away: bool, flood_s: float
+    tmp_path: Path, oona_url: str, is_away: bool, flood_s: float, large_every: int, faults: Faults
 ) -> None:
     """Offers as fast as they go, a hundred times a busy run's: memory stays, the ledger is exact.
 
@@ -34,12 +38,15 @@ def test_memory_is_flat_under_a_flood(
             num_rounds += 1
             if num_rounds % 100 == 0:
                 bus.offer(fault(num_rounds))
+            if num_rounds % large_every == 0:
+                bus.offer(large)
             if num_rounds == 100:  # both lanes have been full, and buffers have their size
                 bus.offer(large)
                 settled_bytes = resident_size_bytes()
         statistics = bus.statistics()
         assert_exact(statistics)
-        assert statistics.offered > 1_000_000
+        assert statistics.offered > (1_000_000 if large_every > num_rounds else 200_000)
         assert set(statistics.dropped_by_type) <= {"StepMetrics"}
         grown_bytes = (resident_size_bytes() or 0) - (settled_bytes or 0)
         assert grown_bytes < 16 << 20
+    faults.injected()

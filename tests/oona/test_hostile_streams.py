@@ -19,6 +19,7 @@ from oona.metrics.prometheus import AggregatesCollector
 from oona.streams import entry
 from tests.leyline.mutations import hostile, mutate, valid_messages
 from tests.leyline.test_codec import framed
+from tests.reliability.plugin import Faults
 
 NUM_MESSAGES = 200_000
 ENTRY_MESSAGES = 4
@@ -78,18 +79,21 @@ def assert_sound(found: Counter[str], aggregates: Aggregates, num_messages: int)
     assert list(text_string_to_metric_families(text.decode()))
 
 
-def test_a_flood_of_damaged_messages() -> None:
+@pytest.mark.fault(18)
+def test_a_flood_of_damaged_messages(faults: Faults) -> None:
     """Twenty thousand, in entries that are damaged too: only ContractError, and the numbers that
     they add up to can be scraped."""
-    found, aggregates = flood(20_000, random.Random(20_000))  # noqa: S311 - not a secret
+    found, aggregates = flood(20_000, faults.random)
     assert_sound(found, aggregates, 20_000)
+    faults.injected(20_000)
 
 
 @pytest.mark.slow
-def test_two_hundred_thousand_damaged_messages() -> None:
+@pytest.mark.fault(18)
+def test_two_hundred_thousand_damaged_messages(faults: Faults) -> None:
     """Two hundred thousand: only ContractError, within a minute, and the memory at the end is that
     after the first tenth, within 8 MB."""
-    rng = random.Random(NUM_MESSAGES)  # noqa: S311 - not a secret
+    rng = faults.random
     began = time.monotonic()
     found, aggregates = flood(NUM_MESSAGES // 10, rng)
     before = resident_size_bytes()
@@ -104,6 +108,7 @@ def test_two_hundred_thousand_damaged_messages() -> None:
     assert_sound(found, aggregates, NUM_MESSAGES)
     assert after - before < 8_000_000
     assert took_s < 60.0
+    faults.injected(NUM_MESSAGES)
 
 
 LIES = {

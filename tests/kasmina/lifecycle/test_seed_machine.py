@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from kasmina import SeedTable
 from leyline import LifecycleError, Stage
+from tests.reliability.plugin import Faults
 
 # The design's table, written out again: least epochs, leaves to.
 DESIGN: dict[int, tuple[int, set[int]]] = {
@@ -174,7 +175,7 @@ def walk(num_sequences: int) -> list[bool]:
     Lives.ended.clear()
     quiet = settings(
         max_examples=num_sequences,
-        stateful_step_count=40,
+        stateful_step_count=50,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
@@ -190,8 +191,10 @@ def test_a_hundred_lives() -> None:
 
 
 @pytest.mark.slow
-def test_two_thousand_lives() -> None:
-    """The same over at least 2,000 sequences of up to 40 pushes each."""
+@pytest.mark.fault(19)
+def test_two_thousand_lives(faults: Faults) -> None:
+    """The same over at least 2,000 sequences of up to 50 pushes each."""
     ended = walk(2_000)
     assert len(ended) >= 2_000
     assert all(ended)
+    faults.injected(len(ended))

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 TOXICS = ("latency", "bandwidth", "blackhole", "reset", "slice", "half-open")
-PHASES = ("connect", "send", "reply")
+PHASES = ("connect", "login", "send", "reply")
 LATENCY_S = 0.15
 BANDWIDTH_BYTES_PER_S = 400_000
 SLICE_SIZE_BYTES = 7
@@ -121,15 +121,18 @@ class Proxy:
         always: str | None,
         gone: asyncio.Event,
     ) -> None:
+        at = "login" if phase == "send" else phase
         with contextlib.suppress(OSError):
             while data := await source.read(_CHUNK_SIZE_BYTES):
                 if gone.is_set():
                     continue
+                if b"XADD" in data:
+                    at = phase
                 if self.reply is not None and phase == "send":
                     await self._answer(other, data)
                     continue
                 toxic = self.toxic
-                here = toxic.name if toxic is not None and toxic.phase == phase else None
+                here = toxic.name if toxic is not None and toxic.phase == at else None
                 match always or here:
                     case "latency":  # of each piece, while those behind it are on their way too
                         loop = asyncio.get_running_loop()

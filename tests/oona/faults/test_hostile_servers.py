@@ -15,6 +15,7 @@ import oona
 from oona.servers.embedded import EmbeddedServer
 from tests.oona.faults.evidence import arrived, exact, offer, wait_for
 from tests.oona.faults.proxy import Proxy, url_of
+from tests.reliability.plugin import Faults
 
 REPLIES = {
     b"-OOM command not allowed when used memory > 'maxmemory'.\r\n": "used memory > 'maxmemory'",
@@ -81,25 +82,33 @@ def cases(replies: Iterable[bytes]) -> list[Any]:
 
 
 @pytest.mark.parametrize("reply", cases(REPLIES))
+@pytest.mark.fault(8)
 def test_a_bad_answer_to_an_append_is_told_and_outlived(
-    tmp_path: Path, limited_server: EmbeddedServer, admin: redis.Redis, reply: bytes
+    tmp_path: Path,
+    limited_server: EmbeddedServer,
+    admin: redis.Redis,
+    reply: bytes,
+    faults: Faults,
 ) -> None:
     """The run goes on offering, its ledger is exact, its state says why, and once the server
     behaves everything arrives: nothing counts as delivered that was not answered as it must be."""
     spoil(tmp_path, limited_server, reply, REPLIES[reply])
     assert sorted(arrived(admin)) == list(range(1, 141))
+    faults.injected()
 
 
 @pytest.mark.slow
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("reply", ENDLESS, ids=["line", "value", "list"])
 def test_an_answer_without_end_takes_no_memory(
-    tmp_path: Path, limited_server: EmbeddedServer, reply: bytes
+    tmp_path: Path, limited_server: EmbeddedServer, reply: bytes, faults: Faults
 ) -> None:
     """A line, a value or a list that never ends is given up after a megabyte."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = peak_bytes()
     spoil(tmp_path, limited_server, reply, ENDLESS[reply], is_endless=True)
     assert peak_bytes() - before < _SLACK_BYTES
+    faults.injected()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import oona
 from oona.audit.catching_up import catch_up
 from tests.oona.faults.evidence import FAULT, arrived, exact, wait_for
 from tests.oona.faults.place import Place
+from tests.reliability.plugin import Faults
 
 NUM_KILLS = 100
 NUM_EVENTS = 10_000
@@ -42,11 +43,12 @@ def crowd(num: int, chance: random.Random) -> list[leyline.Event]:
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_of_the_server_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.fault(6)
+def test_a_hundred_kills_of_the_server_lose_nothing(tmp_path: Path, faults: Faults) -> None:
     """100 SIGKILLs of the server during 10,000 events: the ledger is exact after each, everything
     is delivered in the end, and every event, so every one of lifecycle and faults, is in the audit
     trail, although no server kept anything on disk."""
-    chance = random.Random(0)  # noqa: S311 -- when to kill
+    chance = faults.random
     events = crowd(NUM_EVENTS, chance)
     share = NUM_EVENTS // NUM_KILLS
     place = Place(tmp_path)
@@ -60,6 +62,7 @@ def test_a_hundred_kills_of_the_server_lose_nothing(tmp_path: Path) -> None:
                     if chance.random() < 0.5:
                         wait_for(lambda: exact(bus).queued == 0, bus)
                     place.kill()
+                    faults.injected()
                 assert bus.offer(event)
             exact(bus)
             place.start()

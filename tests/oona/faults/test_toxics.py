@@ -12,9 +12,11 @@ import oona
 from oona.servers.embedded import EmbeddedServer
 from tests.oona.faults.evidence import arrived, exact, offer, wait_for
 from tests.oona.faults.proxy import PHASES, TOXICS, Proxy, Toxic, url_of
+from tests.reliability.plugin import Faults
 
 HARMLESS = ("latency", "bandwidth", "slice")
 _HEALED_S = 2.0
+_CLOSED_S = 15.0
 CASES = [
     pytest.param(
         Toxic(name, phase),
@@ -27,12 +29,17 @@ CASES = [
 
 
 @pytest.mark.parametrize("toxic", CASES)
+@pytest.mark.fault(7)
 def test_nothing_is_lost_on_the_way(
-    tmp_path: Path, limited_server: EmbeddedServer, admin: redis.Redis, toxic: Toxic
+    tmp_path: Path,
+    limited_server: EmbeddedServer,
+    admin: redis.Redis,
+    toxic: Toxic,
+    faults: Faults,
 ) -> None:
-    """Whatever a network does, and whether it spoils connecting, sending or the replies: the
-    ledger is exact, what merely slows it keeps nothing from being delivered, two seconds after it
-    has healed everything is there, and what came twice is the same event."""
+    """Whatever a network does, and whether it spoils connecting, logging in, sending or the
+    replies: the ledger is exact, what merely slows it keeps nothing from being delivered, two
+    seconds after it has healed everything is there, and what came twice is the same event."""
     with (
         Proxy(limited_server.socket_path) as proxy,
         oona.Bus.open(tmp_path, "run", url_of(proxy)) as bus,
@@ -40,8 +47,9 @@ def test_nothing_is_lost_on_the_way(
         offer(bus, 50)
         assert bus.flush(10.0), bus.statistics()
         proxy.toxic = toxic
-        spoilt = proxy.num_connections + (2 if toxic.phase == "connect" else 0)
-        if toxic.phase == "connect":
+        is_anew = toxic.phase in ("connect", "login")
+        spoilt = proxy.num_connections + (2 if is_anew else 0)
+        if is_anew:
             proxy.cut()
         offer(bus, 500)
         if toxic.name in HARMLESS:
@@ -57,6 +65,33 @@ def test_nothing_is_lost_on_the_way(
         assert time.monotonic() - start_s < _HEALED_S
         assert exact(bus).delivered == 600
     assert sorted(arrived(admin)) == list(range(1, 601))
+    faults.injected()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TOXICS)
+@pytest.mark.fault(7)
+def test_what_a_network_keeps_back_at_the_end_comes_with_the_next_bus(
+    tmp_path: Path, limited_server: EmbeddedServer, admin: redis.Redis, name: str, faults: Faults
+) -> None:
+    """A bus that is closed on a spoilt network ends in bounded time with an exact ledger, and the
+    next one of the same run delivers what was left."""
+    with Proxy(limited_server.socket_path) as proxy:
+        with oona.Bus.open(tmp_path, "run", url_of(proxy)) as bus:
+            offer(bus, 50)
+            assert bus.flush(10.0), bus.statistics()
+            proxy.toxic = Toxic(name, "send")
+            offer(bus, 500)
+            start_s = time.monotonic()
+        assert time.monotonic() - start_s < _CLOSED_S
+        counts = exact(bus)
+        assert counts.offered == 550
+        assert counts.dropped == 0
+        proxy.heal()
+        with oona.Bus.open(tmp_path, "run", url_of(proxy)) as again:
+            assert again.flush(10.0), again.statistics()
+    assert sorted(arrived(admin)) == list(range(1, 551))
+    faults.injected()
 
 
 def test_a_reply_that_is_lost_means_events_twice_under_one_id(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 
 import msgspec
@@ -16,38 +15,62 @@ from tolaria.disk.checkpoint import load, verify
 from tolaria.disk.manifest import Manifest, sealed
 from tolaria.disk.sealed import digest
 
+SECTOR = 512
 
-def mutations(data, rng, num):
-    """Byte flips, cuts, zeroed blocks, appended bytes."""
+
+def mutations(data, others, rng, num):
+    """Flipped bits, cuts, blocks that are inverted, zeroed, moved or doubled, and other files.
+
+    Args:
+        others: contents of other files, which may lie in its place.
+    """
     for i in range(num):
         content = bytearray(data)
         at = rng.randrange(len(content))
-        match i % 5:
-            case 0 | 1:
+        match i % 8:
+            case 0:
                 content[at] ^= 1 << rng.randrange(8)
+            case 1:
+                for _ in range(2):
+                    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
             case 2:
                 del content[at:]
             case 3:
                 content[at : at + 16] = bytes(b ^ 0xFF for b in content[at : at + 16])
             case 4:
                 content += bytes([rng.randrange(256)])
-        yield bytes(content)
+            case 5:
+                content[at:at] = content[at : at + rng.randrange(1, 64)]
+            case 6:
+                start = at // SECTOR * SECTOR
+                content[start : start + SECTOR] = bytes(len(content[start : start + SECTOR]))
+            case 7:
+                content = bytearray(rng.choice(others))
+        if bytes(content) != data:  # two flips of one bit, zeros for zeros
+            yield bytes(content)
 
 
-def test_every_damage_is_found_and_the_previous_one_is_used(tmp_path):
-    """Of 1,200 damaged files none goes unseen; the file is named and the older one is loaded."""
+@pytest.mark.parametrize("num", [300, pytest.param(2_600, marks=pytest.mark.slow)])
+@pytest.mark.fault(4)
+def test_every_damage_is_found_and_the_previous_one_is_used(tmp_path, num, faults):
+    """Of thousands of damaged files none goes unseen; the file is named, the older one loaded."""
     store = store_of(tmp_path, 1, 2)
-    newest = store.active / "step-00000002"
-    rng = random.Random(17)  # noqa: S311  # damage need not be secret
+    newest, older = store.active / "step-00000002", store.active / "step-00000001"
+    files = {path: path.read_bytes() for path in (*newest.iterdir(), *older.iterdir())}
     for name in FILES:
-        data = (newest / name).read_bytes()
-        for content in mutations(data, rng, 300):
+        data = files[newest / name]
+        others = [content for content in files.values() if content != data] + [b""]
+        for number, content in enumerate(mutations(data, others, faults.random, num)):
             (newest / name).write_bytes(content)
             found = verify(newest)
             assert found
-            assert all(problem.startswith(name) for problem in found)
-            with pytest.raises(CheckpointError, match=name):
-                load(newest)
+            # The other checkpoint's manifest is sound: what it says of the files is then not so.
+            named = "" if content in others else name
+            assert all(problem.startswith(named) for problem in found)
+            if number % 8 == number // 8 % 8:  # reading it finds what looking at it found
+                with pytest.raises(CheckpointError, match=named or None):
+                    load(newest)
+            faults.injected()
         assert store.newest_valid() == store.active / "step-00000001"
         assert store.problems["step-00000002"] == verify(newest)
         (newest / name).write_bytes(data)
@@ -55,7 +78,8 @@ def test_every_damage_is_found_and_the_previous_one_is_used(tmp_path):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_of_another_kind_or_step_is_found(tmp_path, name):
+@pytest.mark.fault(4)
+def test_a_file_of_another_kind_or_step_is_found(tmp_path, name, faults):
     """A missing file, a directory, a link, a FIFO and the same file of another step are refused."""
     store = store_of(tmp_path, 1, 2)
     old, new = store.paths()
@@ -73,6 +97,7 @@ def test_a_file_of_another_kind_or_step_is_found(tmp_path, name):
     file.rmdir()
     shutil.copy(old / name, file)
     assert verify(new)
+    faults.injected(5)
 
 
 def test_a_checkpoint_under_another_name_is_found(tmp_path):

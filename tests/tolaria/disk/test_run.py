@@ -119,13 +119,14 @@ def test_a_killed_holder_frees_the_run(tmp_path, way):
         RunDirectory.open(tmp_path / "a").close()
 
 
-def test_exactly_one_of_two_processes_wins(tmp_path):
-    """Two processes that open one run at the same moment, 50 times: one wins, one is refused."""
+@pytest.mark.fault(17)
+def test_exactly_one_of_two_processes_wins(tmp_path, faults):
+    """Two processes that open one run at the same moment, 200 times: one wins, one is refused."""
     RunDirectory.create(tmp_path / "a", now=NOW).close()
     with child(RACER) as first, child(RACER) as second:
         both = (first, second)
         assert [p.stdout.readline() for p in both] == ["ready\n"] * 2
-        for _ in range(50):
+        for _ in range(200):
             for p in both:
                 p.stdin.write(f"{tmp_path / 'a'}\n")
             for p in both:
@@ -135,6 +136,7 @@ def test_exactly_one_of_two_processes_wins(tmp_path):
                 p.stdin.write("next\n")
                 p.stdin.flush()
             assert [p.stdout.readline() for p in both] == ["done\n"] * 2
+            faults.injected()
 
 
 def test_a_missing_run_is_named_with_those_beside_it(tmp_path):

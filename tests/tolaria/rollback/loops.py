@@ -77,8 +77,10 @@ class Loop:
             self.esper = attach(self.model, self.optimizer, run_dir, **settings)
             self.parts = self.esper.recovery.parts
 
-    def step(self, batch: Batch | None = None, poison: float = 0.0) -> float:
-        """One step on the next batch; a poison is added to the loss."""
+    def step(
+        self, batch: Batch | None = None, poison: float = 0.0, gradient: float | None = None
+    ) -> float:
+        """One step on the next batch; a poison is added to the loss, or put into a gradient."""
         batch = TRAIN[self.num_done % len(TRAIN)] if batch is None else batch
         self.num_done += 1
         self.model.train()
@@ -88,6 +90,8 @@ class Loop:
         loss = loss_fn(self.model, (images, batch[1])) + poison
         if self.scaler is None:
             loss.backward()
+            if gradient is not None:
+                next(p.grad for p in self.model.parameters() if p.grad is not None)[0] = gradient
             self.optimizer.step()
         else:
             self.scaler.scale(loss).backward()
