@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One test process per core; a file's tests mostly stay together, for the runs that they share.
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help setup train check test test-slow bench growth growth-peers clean
+.PHONY: help setup train check test test-slow reliability bench growth growth-peers clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -35,6 +35,9 @@ test: setup ## the test suite (under four minutes)
 
 test-slow: setup ## the rest (under ten minutes)
 	$(BIN)/python -m pytest -q -m slow $(PARALLEL)
+
+reliability: setup ## every fault that the tests inject, counted by class (under ten minutes)
+	$(BIN)/python -m pytest -q -m fault --fault-totals $(PARALLEL)
 
 bench: setup ## what Esper costs, against limits and peers (about ten minutes)
 	$(BIN)/python -m bench

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kasmina.slots.slot import attached_seeds
 from tests.golden import make
+from tests.reliability.plugin import Faults
 from tests.tolaria.plain_loops import TRAIN, adam, assert_tracked, attach, make_host, train_epoch
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.boundary.breakers import Breakers
@@ -39,8 +40,9 @@ def test_every_format_has_its_bytes() -> None:
     assert [path.name for path in FORMATS] == [f"format-{n}" for n in range(1, FORMAT + 1)]
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
-def test_its_bytes_load_as_what_was_saved(folder: Path) -> None:
+def test_its_bytes_load_as_what_was_saved(folder: Path, faults: Faults) -> None:
     """Every tensor of model and optimizer has the digest noted when it was written; the manifest
     says the format, and what it was written on as far as it ever said."""
     checkpoint, expected = content(folder)
@@ -59,10 +61,14 @@ def test_its_bytes_load_as_what_was_saved(folder: Path) -> None:
         assert manifest.occasion.epoch == expected["epoch"]
         assert [seed.seed for seed in manifest.structure.seeds] == list(expected["stages"])
         assert "conv.esper.0.body.0.weight" in manifest.structure.groups[0][1]
+    faults.injected()
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("is_open", [False, True])
-def test_the_one_breaker_of_format_1_becomes_that_of_the_executor(is_open: bool) -> None:
+def test_the_one_breaker_of_format_1_becomes_that_of_the_executor(
+    is_open: bool, faults: Faults
+) -> None:
     """It goes on to wait for as many boundaries as it would have; the others begin closed."""
     state = load(content(HERE / "format-2")[0])
     growth = {name: state["esper"][name] for name in ("executor", "controller")}
@@ -79,10 +85,12 @@ def test_the_one_breaker_of_format_1_becomes_that_of_the_executor(is_open: bool)
         "waited": 7,
         "hold": 10,
     }
+    faults.injected()
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda folder: folder.name)
-def test_a_run_goes_on_from_its_bytes(folder: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_its_bytes(folder: Path, tmp_path: Path, faults: Faults) -> None:
     """Put where format 1 kept checkpoints, in a new run's directory, it is resumed: the seeds are
     in their stages, the optimizer tracks them, steps are trained, and not a byte of it changes."""
     checkpoint, expected = content(folder)
@@ -104,3 +112,4 @@ def test_a_run_goes_on_from_its_bytes(folder: Path, tmp_path: Path) -> None:
         assert_tracked(model, optimizer)
         assert list(attached_seeds(model)) == list(make.STAGES)
     assert bytes_of(there) == before
+    faults.injected()

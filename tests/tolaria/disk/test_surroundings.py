@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from tests.reliability.plugin import Faults
 from tolaria.disk.surroundings import Surroundings
 
 HERE = Surroundings.here()
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize(
     ("field", "was", "words"),
     [
@@ -21,9 +23,10 @@ HERE = Surroundings.here()
         ("contract", 99, f"contract version was 99 and is {HERE.contract}"),
     ],
 )
-def test_every_difference_is_told(field: str, was: str | int, words: str) -> None:
+def test_every_difference_is_told(field: str, was: str | int, words: str, faults: Faults) -> None:
     """An older torch, another machine, another number of threads: each by name, was and is."""
     assert msgspec.structs.replace(HERE, **{field: was}).differences(HERE) == words
+    faults.injected()
 
 
 def test_what_was_never_said_is_no_difference() -> None:
