@@ -88,6 +88,12 @@ def _tasks(out: Console, names: tuple[str, ...], short: bool) -> list[Task]:
     return found
 
 
+def _absent(task: Task) -> dict[str, str]:
+    """Why some arms have no run on a task."""
+    refused = {arm.name: arm.refusal(task.name) for arm in ARMS.values()}
+    return {name: why for name, why in refused.items() if why is not None}
+
+
 def _list(out: Console, survey: Survey) -> None:
     for title, runs in (("done", [job for job, _ in survey.done]), ("missing", survey.ready)):
         for job in runs:
@@ -159,6 +165,8 @@ def _report(out: Console, plan: Plan, *, whole: bool, short: bool) -> None:
             "short": short,
             "goals": found,
             "arms": summaries,
+            "rates": {task.name: ", ".join(map(str, task.learning_rates)) for task in plan.tasks},
+            "absent": {task.name: _absent(task) for task in plan.tasks},
         }
         path = _HERE / "results.json"
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -57,8 +57,10 @@ def test_a_tiny_benchmark(tmp_path: Path) -> None:
     table.show_arms(console, summaries)
     table.show_goals(console, found)
     results = {"machine": "a machine", "algorithm": "ours", "short": True}
-    results |= {"arms": summaries, "goals": found}
+    results |= {"arms": summaries, "goals": found, "rates": {"tiny": "0.1"}}
+    results["absent"] = {"tiny": {"gromo": "it is away"}}
     written = page(json.loads(json.dumps(results)))
+    assert "No gromo: it is away." in written
     for arm in plan.arms:
         assert arm.about in out.getvalue()
         assert f"\n| {arm.about} | " in written
