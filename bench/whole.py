@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bench.harness import Effort, Peer, Quantiles, Row
@@ -84,7 +85,6 @@ def _run(kind: str, num_epochs: int) -> _Ran:
 
 def _child(kind: str, num_epochs: int) -> None:
     """Train once in this process, and print what it took."""
-    import resource
     import time
 
     import lightning.pytorch as pl
@@ -117,7 +117,9 @@ def _child(kind: str, num_epochs: int) -> None:
         trainer = pl.Trainer(max_epochs=num_epochs, callbacks=[*callbacks, clock], **QUIET_TRAINER)
         trainer.fit(task.module, task.data)
         report = callbacks[0].report() if callbacks else {}  # type: ignore[attr-defined]
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    # Not ru_maxrss, which begins with what the parent had when it forked.
+    status = Path("/proc/self/status").read_text()
+    peak_mb = int(status.split("VmHWM:")[1].split()[0]) / 1e3
     epoch_ms = (clock.end_s - clock.start_s) / num_epochs * 1e3
     found = _Ran(epoch_ms, peak_mb, _race_share(report))
     print(json.dumps(found._asdict()))

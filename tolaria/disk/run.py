@@ -24,7 +24,8 @@ _FORMAT: Final = 1
 _MARKER: Final = "run.json"
 _LOCK: Final = "lock"
 _OWN_FILES: Final = frozenset({_LOCK, f".{_MARKER}.tmp"})
-_RUN_ID: Final = re.compile(r"[a-zA-Z0-9._-]{1,64}")
+_RUN_ID: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
+"""Neither hidden, nor a way up, nor an option of a command: it may become part of a path."""
 _MARKER_SIZE_BYTES: Final = 65536
 _NUM_RUNS_SHOWN: Final = 10
 
@@ -222,7 +223,8 @@ def _run_id(path: Path) -> str:
     if _RUN_ID.fullmatch(name):
         return name
     digest = hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()
-    return f"{re.sub('[^a-zA-Z0-9._-]', '-', name)[:48] or 'run'}-{digest}"
+    alike = re.sub("[^a-zA-Z0-9._-]", "-", name).lstrip("._-")[:48]
+    return f"{alike or 'run'}-{digest}"
 
 
 def _lock(path: Path, ops: FileOps) -> io.FileIO:

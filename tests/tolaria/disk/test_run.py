@@ -203,8 +203,9 @@ def test_run_ids_are_safe_and_distinct(tmp_path_factory, name):
     if name in (".", "..") or len(name.encode()) > 255:
         return
     with RunDirectory.create(folder / name, now=NOW) as run:
-        assert re.fullmatch(r"[a-zA-Z0-9._-]{1,64}", run.run_id)
-        if re.fullmatch(r"[a-zA-Z0-9._-]{1,64}", name):
+        safe = r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}"
+        assert re.fullmatch(safe, run.run_id)
+        if re.fullmatch(safe, name):
             assert run.run_id == name
         else:
             assert re.search(r"-[0-9a-f]{8}$", run.run_id)
@@ -218,6 +219,8 @@ def test_run_ids_are_safe_and_distinct(tmp_path_factory, name):
         (b"[" * 30_000, "cannot be read"),
         (b'{"format":2,"run_id":"a","created":"2026-11-21T14:30:05+00:00"}', "of format 2"),
         (b'{"format":1,"run_id":"../a","created":"2026-11-21T14:30:05+00:00"}', "is damaged"),
+        (b'{"format":1,"run_id":"..","created":"2026-11-21T14:30:05+00:00"}', "is damaged"),
+        (b'{"format":1,"run_id":"-rf","created":"2026-11-21T14:30:05+00:00"}', "is damaged"),
         (b'{"format":1,"run_id":"a","created":"yesterday"}', "cannot be read"),
         (b'{"format":1,"run_id":"a","created":"2026-11-21","x":1}', "unknown field `x`"),
     ],

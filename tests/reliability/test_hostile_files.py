@@ -1,0 +1,171 @@
+"""Hostile files in a run's directory: refused by name or passed over; nothing of them is run."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import shutil
+import time
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from leyline import EsperError
+from tests.reliability.plugin import Faults
+from tests.tolaria.disk.test_run import tree_of
+from tests.tolaria.plain_loops import SCHEDULE, TRAIN, adam, attach, make_host, run
+from tests.tolaria.plain_loops import one_thread as one_thread
+
+HEADER_BYTES: Final = 100 << 20
+MOST_BYTES: Final = 32 << 20
+MOST_S: Final = 10.0
+SETTINGS: Final[dict[str, Any]] = {
+    "data": None,
+    "loss_fn": None,
+    "example": TRAIN[0][0],
+    "schedule": SCHEDULE,
+    "checkpoint": True,
+    "async_checkpoints": False,
+    "num_epochs": 9,
+}
+FILES: Final = (
+    "run.json",
+    "replay.json",
+    "journal.bin",
+    "seeds.bin",
+    "checkpoints/active/*/manifest.json",
+    "checkpoints/active/*/state.json",
+    "checkpoints/active/*/state.safetensors",
+    "checkpoints/active/*/model.safetensors",
+)
+
+
+class Payload:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, canary: Path):
+        self._canary = canary
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self._canary,)
+
+
+def pickled(file: Path, canary: Path) -> None:
+    file.write_bytes(pickle.dumps(Payload(canary)))
+
+
+def archived(file: Path, canary: Path) -> None:
+    """What torch.save writes: a zip archive with a pickle in it, and as much again that inflates."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(Payload(canary)))
+        archive.writestr("archive/data/0", bytes(HEADER_BYTES))
+
+
+def long_header(file: Path, canary: Path) -> None:
+    """A safetensors header of 100 MB, as far as its length says."""
+    with file.open("wb") as stream:
+        stream.write(HEADER_BYTES.to_bytes(8, "little") + b"{")
+        stream.truncate(HEADER_BYTES + 8)
+
+
+def nested(file: Path, canary: Path) -> None:
+    file.write_bytes(b"[" * 200_000)
+
+
+def other_encoding(file: Path, canary: Path) -> None:
+    file.write_bytes(b'\xff\xfe{\x00"\x00\xd8\x00')
+
+
+def twice(file: Path, canary: Path) -> None:
+    """JSON that says everything twice, and a number that is none."""
+    file.write_bytes(b'{"format": 1, "format": NaN, "run_id": "a", "run_id": "../../b"}')
+
+
+def empty(file: Path, canary: Path) -> None:
+    file.write_bytes(b"")
+
+
+def linked(file: Path, canary: Path) -> None:
+    """A link to something outside the run."""
+    file.unlink()
+    file.symlink_to("/etc/passwd")
+
+
+def pipe(file: Path, canary: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def folder(file: Path, canary: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+HOSTILE: Final[tuple[Callable[[Path, Path], None], ...]] = (
+    pickled,
+    archived,
+    long_header,
+    nested,
+    other_encoding,
+    twice,
+    empty,
+    linked,
+    pipe,
+    folder,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs."""
+    place = tmp_path_factory.mktemp("finished") / "run"
+    model = make_host()
+    optimizer = adam(model)
+    with attach(model, optimizer, place, **SETTINGS) as esper:
+        run(model, optimizer, esper, 3)
+    return place
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.fault(22)
+@pytest.mark.parametrize("spoil", HOSTILE)
+@pytest.mark.parametrize("name", FILES)
+def test_a_run_with_a_hostile_file_is_refused_or_goes_on_without_it(
+    name: str, spoil: Callable[[Path, Path], None], finished: Path, tmp_path: Path, faults: Faults
+) -> None:
+    """Resuming it raises an EsperError and leaves every byte, or goes on from what is sound; it
+    runs nothing, ends in time, and takes no memory for what a file claims."""
+    place, canary = tmp_path / "run", tmp_path / "canary"
+    shutil.copytree(finished, place)
+    for file in place.glob(name):
+        spoil(file, canary)
+    before = tree_of(place)
+    model = make_host()
+    tracemalloc.start()
+    start_s = time.monotonic()
+    try:
+        with attach(model, adam(model), place, resume=True, **SETTINGS) as esper:
+            assert esper.epoch <= 3
+    except EsperError as error:
+        assert len(str(error)) < 1_000
+        after = tree_of(place)
+        assert {path: after[path] for path in before} == before
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert time.monotonic() - start_s < MOST_S
+    assert peak < MOST_BYTES
+    assert not canary.exists()
+    faults.injected()
+
+
+def test_the_payload_would_be_seen(tmp_path: Path) -> None:
+    """What no reader may do leaves the canary."""
+    file = io.BytesIO(pickle.dumps(Payload(tmp_path / "canary")))
+    pickle.load(file)  # noqa: S301 - the point
+    assert (tmp_path / "canary").exists()
