@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One test process per core; a file's tests mostly stay together, for the runs that they share.
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help setup train check test test-slow reliability bench growth growth-peers clean
+.PHONY: help setup train check test test-slow reliability bench bench-suites growth growth-peers clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -41,6 +41,9 @@ reliability: setup ## every fault that the tests inject, counted by class (under
 
 bench: setup ## what Esper costs, against limits and peers (about ten minutes)
 	$(BIN)/python -m bench
+
+bench-suites: setup ## what single calls cost, by pytest-benchmark
+	$(BIN)/python -m pytest -q bench/suites
 
 growth: setup ## the evidence that growing pays: goes on where it was stopped (hours)
 	$(BIN)/python -m bench.growth

@@ -28,7 +28,7 @@ _EPOCH: Final = 20
 At = tuple[StatePacket, Schema]
 
 
-def _boundary(num_dormant: int, **cells: float) -> At:
+def boundary(num_dormant: int, **cells: float) -> At:
     """So many dormant seeds among 32 that have these cells."""
     num_active = _NUM_ACTIVE if cells else 0
     num_seeds = num_dormant + num_active
@@ -79,6 +79,13 @@ _RACED: Final = {
     "trial_gain": 0.5,
     "trial_error": 0.01,
 }
+
+
+def candidates_raced() -> dict[str, Any]:
+    """Cells of candidates whose race has been run."""
+    return dict(_RACED)
+
+
 _CASES: Final[tuple[tuple[str, str, int, dict[str, float], float], ...]] = (
     ("race-32", "32 fossils, the first race is called", 0, _SETTLED, 0.5),
     ("judge-32", "32 candidates, their race is judged", 0, _RACED, 0.5),
@@ -108,7 +115,7 @@ def _answer_ms(at: At, policy: Callable[[], Policy]) -> float:
 def _row(
     effort: Effort, name: str, claim: str, num_dormant: int, cells: dict[str, Any], goal_ms: float
 ) -> Row:
-    at, empty = _boundary(num_dormant, **cells), _boundary(0)
+    at, empty = boundary(num_dormant, **cells), boundary(0)
 
     def policy() -> Policy:
         made = HeuristicPolicy(HeuristicRules(plateau_epochs=3))

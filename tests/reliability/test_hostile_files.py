@@ -60,7 +60,7 @@ def pickled(file: Path, canary: Path) -> None:
 
 
 def archived(file: Path, canary: Path) -> None:
-    """What torch.save writes: a zip archive with a pickle in it, and as much again that inflates."""
+    """What torch.save writes: a zip archive with a pickle in it, and 100 MB that deflate well."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(Payload(canary)))
         archive.writestr("archive/data/0", bytes(HEADER_BYTES))
@@ -138,26 +138,31 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_with_a_hostile_file_is_refused_or_goes_on_without_it(
     name: str, spoil: Callable[[Path, Path], None], finished: Path, tmp_path: Path, faults: Faults
 ) -> None:
-    """Resuming it raises an EsperError and leaves every byte, or goes on from what is sound; it
-    runs nothing, ends in time, and takes no memory for what a file claims."""
+    """Resuming it raises an EsperError and leaves every byte but those of a journal's unfinished
+    last record, or goes on from what is sound; it runs nothing, ends in time, and takes no memory
+    for what a file claims."""
     place, canary = tmp_path / "run", tmp_path / "canary"
     shutil.copytree(finished, place)
     for file in place.glob(name):
         spoil(file, canary)
-    before = tree_of(place)
+    before = {path: content for path, content in tree_of(place).items() if path.name != "lock"}
     model = make_host()
+    refusal = ""
     tracemalloc.start()
     start_s = time.monotonic()
     try:
         with attach(model, adam(model), place, resume=True, **SETTINGS) as esper:
             assert esper.epoch <= 3
     except EsperError as error:
-        assert len(str(error)) < 1_000
-        after = tree_of(place)
-        assert {path: after[path] for path in before} == before
+        refusal = str(error)
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
+    if refusal:
+        after = tree_of(place)
+        unfinished = place / "journal.bin"
+        assert (before.pop(unfinished) or b"").startswith(after[unfinished] or b"")
+        assert {path: after[path] for path in before} == before
     assert time.monotonic() - start_s < MOST_S
     assert peak < MOST_BYTES
     assert not canary.exists()

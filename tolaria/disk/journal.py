@@ -7,6 +7,7 @@ last record that a crash cut short is not part of the history; damage before it 
 from __future__ import annotations
 
 import io
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,7 +121,7 @@ def read(path: Path) -> Iterator[Event]:
         RunError: the file cannot be read, or a record before the last is damaged.
     """
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             for event, _ in _records(file, path):
                 yield event
     except OSError as error:
@@ -134,17 +135,24 @@ def ends(path: Path) -> Iterator[int]:
         RunError: as `read`.
     """
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             for _, end in _records(file, path):
                 yield end
     except OSError as error:
         raise RunError(f"{path} cannot be read: {reason(error)}") from error
 
 
+def _opened(path: Path) -> io.BufferedReader:
+    """The file for reading; a pipe in its place would keep whoever opens it waiting."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise RunError(f"{path} is not an ordinary file; put the run's own journal back")
+    return path.open("rb")
+
+
 def _end(path: Path, position: int | None) -> int:
     """Where the last whole record ends, or `position` once it is proven to be such a place."""
     end = 0
-    with path.open("rb") as file:
+    with _opened(path) as file:
         if end != position:
             for _, end in _records(file, path):
                 if position is not None and end >= position:
