@@ -39,7 +39,7 @@ test-slow: setup ## the rest (under ten minutes)
 reliability: setup ## every fault that the tests inject, counted by class (under ten minutes)
 	$(BIN)/python -m pytest -q -m fault --fault-totals $(PARALLEL)
 
-bench: setup ## what Esper costs, against limits and peers (about ten minutes)
+bench: setup ## what Esper costs, against limits and peers (about twelve minutes)
 	$(BIN)/python -m bench
 
 bench-suites: setup ## what single calls cost, by pytest-benchmark
