@@ -26,7 +26,8 @@ def test_memory_is_flat_under_a_flood(
 ) -> None:
     """Offers as fast as they go, a hundred times a busy run's: memory stays, the ledger is exact.
 
-    The embedded server's own limit bounds what it keeps; nothing but metrics is dropped.
+    The embedded server's own limit bounds what it keeps; nothing but metrics is dropped, unless the
+    faults alone are more than their lane holds.
     """
     with oona.Bus.open(tmp_path, "run", NOWHERE if is_away else oona_url) as bus:
         large = leyline.Fault(epoch=1, step=1, where="", what="x" * (1 << 20), action="")
@@ -46,7 +47,9 @@ def test_memory_is_flat_under_a_flood(
         statistics = bus.statistics()
         assert_exact(statistics)
         assert statistics.offered > (1_000_000 if large_every > num_rounds else 200_000)
-        assert set(statistics.dropped_by_type) <= {"StepMetrics"}
+        # A lane of its own can be full too, of faults of a megabyte each.
+        may_go = {"StepMetrics"} if large_every > num_rounds else {"StepMetrics", "Fault"}
+        assert set(statistics.dropped_by_type) <= may_go
         grown_bytes = (resident_size_bytes() or 0) - (settled_bytes or 0)
         assert grown_bytes < 16 << 20
     faults.injected()
