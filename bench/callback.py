@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from bench.harness import Comparison, Effort, Quantiles, Row
+from bench.harness import Comparison, Effort, Quantiles, Row, band_of
 from tolaria import EsperCallback
 from tolaria.commands.quiet import QUIET_TRAINER, quiet_lightning
 
@@ -82,9 +82,8 @@ def _row(effort: Effort, telemetry: str) -> Row:
             empties.append(empty_us - bare_us)
             same.append(after_us / before_us)
     added_us, empty_us = statistics.median(added), statistics.median(empties)
-    same.sort()
-    band = same[len(same) // 10], same[-1 - len(same) // 10]
-    found = Comparison(Quantiles.of(added), Quantiles.of(empties), added_us / empty_us, band)
+    ratio, band = added_us / empty_us, band_of(same)
+    found = Comparison(Quantiles.of(added), Quantiles.of(empties), ratio, band)
     return Row.timed(
         f"callback/{telemetry}",
         f"added to a step by EsperCallback, all dormant, bus {telemetry}",

@@ -72,7 +72,7 @@ def boundary(num_dormant: int, **cells: float) -> At:
 
 
 _SETTLED: Final = {"stage": Stage.FOSSILIZED, "epochs_in_stage": 9, "alpha": 1.0}
-_RACED: Final = {
+RACED: Final = {
     "stage": Stage.TRAINING,
     "epochs_in_stage": 1,
     "trial_steps": 200,
@@ -81,14 +81,9 @@ _RACED: Final = {
 }
 
 
-def candidates_raced() -> dict[str, Any]:
-    """Cells of candidates whose race has been run."""
-    return dict(_RACED)
-
-
 _CASES: Final[tuple[tuple[str, str, int, dict[str, float], float], ...]] = (
     ("race-32", "32 fossils, the first race is called", 0, _SETTLED, 0.5),
-    ("judge-32", "32 candidates, their race is judged", 0, _RACED, 0.5),
+    ("judge-32", "32 candidates, their race is judged", 0, RACED, 0.5),
     (
         "race-10000",
         "32 fossils among 10,000 dormant, the first race is called",
@@ -96,7 +91,7 @@ _CASES: Final[tuple[tuple[str, str, int, dict[str, float], float], ...]] = (
         _SETTLED,
         2.0,
     ),
-    ("judge-10000", "32 candidates among 10,000 dormant, judged", _NUM_DORMANT, _RACED, 2.0),
+    ("judge-10000", "32 candidates among 10,000 dormant, judged", _NUM_DORMANT, RACED, 2.0),
     ("later-10000", "32 fossils among 10,000 dormant, a later race", _NUM_DORMANT, _SETTLED, 2.0),
 )
 """Id, what is decided, dormant seeds, cells of the others, and the goal for p95 in ms."""

@@ -13,7 +13,7 @@ import torch
 
 import leyline
 import oona
-from bench.harness import Effort, Peer, Quantiles, Row, Target, once_us
+from bench.harness import Effort, Peer, Quantiles, Row, Target, band_of, once_us
 from bench.packets import state_packet
 from oona.opening import PUBLISHERS
 
@@ -93,9 +93,7 @@ def _paired(effort: Effort, bus: oona.Bus, events: list[leyline.Event]) -> _Bloc
         same.append(sum(after) / sum(before))
         ours_s += ours
         bare_s += before + after
-    same.sort()
-    band = same[len(same) // 10], same[-1 - len(same) // 10]
-    return _Blocks(ours_s, bare_s, statistics.median(ratios), band)
+    return _Blocks(ours_s, bare_s, statistics.median(ratios), band_of(same))
 
 
 def _offers_us(bus: oona.Bus, event: leyline.Event) -> list[float]:

@@ -88,7 +88,7 @@ def spearman(first: dict[str, float], second: dict[str, float]) -> float:
 
 def rows(effort: Effort) -> Iterator[Row]:
     """The figures, for a small convolutional network and a small transformer."""
-    for host in (ConvNet, Encoder)[: effort.num(2)]:
+    for host in (ConvNet, Encoder):
         yield from _race_rows(host, host.sites, host.shape)
 
 

@@ -62,7 +62,7 @@ class _Raced(NamedTuple):
 
 def rows(effort: Effort) -> Iterator[Row]:
     """One row for each way, over all forks."""
-    forks = [fork for rng_seed in range(effort.num(2)) for fork in _forks(rng_seed)]
+    forks = [fork for rng_seed in (0, 1) for fork in _forks(rng_seed)]
     references = [_race(fork, _ALL) for fork in forks]
     for name, (claim, rules) in _WAYS.items():
         races = [_race(fork, rules) for fork in forks]

@@ -37,7 +37,7 @@ def rows(effort: Effort) -> Iterator[Row]:
     num_epochs = _NUM_EPOCHS["quick" if effort.is_quick else "full"]
     rounds = [
         {kind: _run(kind, num_epochs) for kind in ("bare", "held", "grown", "again")}
-        for _ in range(effort.num(_NUM_ROUNDS) if not effort.is_quick else 2)
+        for _ in range(2 if effort.is_quick else _NUM_ROUNDS)
     ]
     for kind in _CLAIMS:
         yield _time_row(kind, rounds)

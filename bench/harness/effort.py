@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.harness.quantiles import Quantiles
@@ -51,13 +51,18 @@ class Effort:
         actions = (peer, ours, peer)
         pairs = range(self.num(num_pairs))
         rows = [tuple(once_us(action, repeats, self.clock_ns) for action in actions) for _ in pairs]
-        same = sorted(after / before for before, _, after in rows)
         return Comparison(
             ours_us=Quantiles.of([mine for _, mine, _ in rows]),
             peer_us=Quantiles.of([(before + after) / 2 for before, _, after in rows]),
             ratio=statistics.median(2 * mine / (before + after) for before, mine, after in rows),
-            band=(same[len(same) // 10], same[-1 - len(same) // 10]),
+            band=band_of([after / before for before, _, after in rows]),
         )
+
+
+def band_of(same: Sequence[float]) -> tuple[float, float]:
+    """What is noise, from ratios of the peer to itself: the 10th and 90th percentile."""
+    ordered = sorted(same)
+    return ordered[len(ordered) // 10], ordered[-1 - len(ordered) // 10]
 
 
 def once_us(

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from bench.decide import boundary, candidates_raced
+from bench.decide import RACED, boundary
 from tamiyo import Controller, HeuristicPolicy
 
 
 @pytest.mark.benchmark(group="decide")
 @pytest.mark.parametrize("num_dormant", [0, 10_000])
 def test_a_race_is_judged(benchmark: Any, num_dormant: int) -> None:
-    packet, schema = boundary(num_dormant, **candidates_raced())
+    packet, schema = boundary(num_dormant, **RACED)
 
     def decide() -> bool:
         controller = Controller(HeuristicPolicy(), time.monotonic, deadline_ms=60_000.0)

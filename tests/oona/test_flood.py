@@ -18,7 +18,7 @@ from tests.reliability.plugin import Faults
 @pytest.mark.fault(9)
 @pytest.mark.parametrize(
     ("is_away", "flood_s", "large_every"),
-    [(True, 10.0, 10**9), (False, 40.0, 10**9), (False, 15.0, 20)],
+    [(True, 10.0, 10**9), (False, 60.0, 10**9), (False, 15.0, 20)],
     ids=["server away", "server there", "large ones too"],
 )
 def test_memory_is_flat_under_a_flood(

@@ -13,8 +13,9 @@ import pytest
 
 from tests.golden.make import digests
 from tests.reliability.plugin import Faults
-from tests.tolaria.plain_loops import SCHEDULE, TRAIN, adam, attach, make_host, run
+from tests.tolaria.plain_loops import adam, attach, make_host, run
 from tests.tolaria.plain_loops import one_thread as one_thread
+from tests.tolaria.rollback.loops import GROWN
 from tolaria.live_run import LiveRun
 
 HOUR_S: Final = 3600.0
@@ -29,14 +30,7 @@ JUMPS: Final[dict[str, Callable[[float], float]]] = {
     "not a number": lambda now: math.nan,
     "backwards": lambda now: -now,
 }
-SETTINGS: Final[dict[str, Any]] = {
-    "data": None,
-    "loss_fn": None,
-    "example": TRAIN[0][0],
-    "schedule": SCHEDULE,
-    "checkpoint": True,
-    "async_checkpoints": False,
-}
+SETTINGS: Final = {**GROWN, "checkpoint": True, "async_checkpoints": False}
 
 
 class Clock:

@@ -18,21 +18,14 @@ import pytest
 from leyline import EsperError
 from tests.reliability.plugin import Faults
 from tests.tolaria.disk.test_run import tree_of
-from tests.tolaria.plain_loops import SCHEDULE, TRAIN, adam, attach, make_host, run
+from tests.tolaria.plain_loops import adam, attach, make_host, run
 from tests.tolaria.plain_loops import one_thread as one_thread
+from tests.tolaria.rollback.loops import GROWN
 
 HEADER_BYTES: Final = 100 << 20
 MOST_BYTES: Final = 32 << 20
 MOST_S: Final = 10.0
-SETTINGS: Final[dict[str, Any]] = {
-    "data": None,
-    "loss_fn": None,
-    "example": TRAIN[0][0],
-    "schedule": SCHEDULE,
-    "checkpoint": True,
-    "async_checkpoints": False,
-    "num_epochs": 9,
-}
+SETTINGS: Final = {**GROWN, "checkpoint": True, "async_checkpoints": False, "num_epochs": 9}
 FILES: Final = (
     "run.json",
     "replay.json",

@@ -23,7 +23,6 @@ import torch
 from tests.golden.make import digests
 from tests.reliability.plugin import Faults
 from tests.tolaria.plain_loops import (
-    SCHEDULE,
     TRAIN,
     adam,
     attach,
@@ -32,12 +31,12 @@ from tests.tolaria.plain_loops import (
     streams,
     train_epoch,
 )
+from tests.tolaria.rollback.loops import GROWN
 from tolaria.disk.journal import read
 
 ROOT: Final = Path(__file__).parents[2]
 NUM_KILLS: Final = 50
 NUM_EPOCHS: Final = 60
-NO_TRIALS: Final[dict[str, Any]] = {"data": None, "loss_fn": None, "example": TRAIN[0][0]}
 
 
 def train(run_dir: Path, passed: Callable[[int], None]) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def train(run_dir: Path, passed: Callable[[int], None]) -> dict[str, Any]:
     model = make_host()
     optimizer = adam(model)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=NUM_EPOCHS)
-    options = NO_TRIALS | {"schedule": SCHEDULE, "checkpoint": True, "num_epochs": NUM_EPOCHS}
+    options = {**GROWN, "checkpoint": True, "num_epochs": NUM_EPOCHS}
     with attach(model, optimizer, run_dir, resume=True, schedulers=[cosine], **options) as esper:
         while esper.epoch < NUM_EPOCHS:
             passed(esper.epoch)

@@ -97,19 +97,25 @@ def test_a_bad_policy_costs_a_counted_hold(
     kind: str, catalogue: PolicyCatalogue, tmp_path: Path, faults: Faults
 ) -> None:
     """Whatever it answers, the weights end as with policy "hold", every boundary's fault is told,
-    and no thread of it is left."""
+    every checkpoint is written, the policy's own count stays where it was, and no thread of it is
+    left."""
     ends = []
     for name in ("hold", "theirs"):
         registered(catalogue, BAD[kind])
         model = make_host()
         optimizer = adam(model)
-        with attach(model, optimizer, tmp_path / name, policy=name) as esper:
+        settings = {"policy": name, "checkpoint": True, "async_checkpoints": False}
+        with attach(model, optimizer, tmp_path / name, **settings) as esper:
             events = listen(esper)
             run(model, optimizer, with_time(esper), NUM_EPOCHS)
+            esper.checkpoint()
             told = [fault.where for fault in fault_events(events)]
             assert told == (["boundary"] * NUM_EPOCHS if name == "theirs" else [])
             assert not esper.executor.table.names
+            assert esper.controller.state_dict()["num_late"] == 0
             ends.append(copy_of(model))
+    assert esper.controller.state_dict()["policy"] == {"num_asked": 0}
     assert_same(*ends)
+    assert list((tmp_path / "theirs").rglob("manifest.json"))
     assert not [t.name for t in threading.enumerate() if "policy" in t.name]
     faults.injected()

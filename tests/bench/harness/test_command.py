@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from bench.__main__ import RESULTS, main
 from bench.catalogue import BENCHES, ONLY_FULL
+from leyline import ConfigError
+from tolaria.commands.bench import measure
 from tolaria.commands.cli import esper
 
 ROOT = Path(__file__).parents[3]
@@ -60,6 +62,13 @@ def test_results_that_are_none_end_the_command(tmp_path: Path) -> None:
     assert done.stderr.startswith("bench: ")
     assert done.stderr.count("\n") == 1
     assert "guarded" not in done.stdout
+
+
+def test_without_a_checkout_it_says_where_benches_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Esper as a package has none: the error says so, and what to do."""
+    monkeypatch.setattr("tolaria.commands.bench.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"come with the repository.*make bench"):
+        measure(["breaker"])
 
 
 def test_every_bench_has_a_title_and_a_quick_run_is_told_what_it_leaves() -> None:

@@ -67,7 +67,7 @@ def test_every_damage_is_found_and_the_previous_one_is_used(tmp_path, num, fault
             # The other checkpoint's manifest is sound: what it says of the files is then not so.
             named = "" if content in others else name
             assert all(problem.startswith(named) for problem in found)
-            if number % 8 == number // 8 % 8:  # reading it finds what looking at it found
+            if num <= 300 or number % 8 == number // 8 % 8:  # reading finds what looking found
                 with pytest.raises(CheckpointError, match=named or None):
                     load(newest)
             faults.injected()

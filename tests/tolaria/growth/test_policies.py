@@ -28,8 +28,6 @@ from tests.tolaria.plain_loops import (
     attach,
     copy_of,
     evaluate,
-    faults,
-    listen,
     make_host,
     run,
     streams,
@@ -218,43 +216,6 @@ def test_a_plug_in_grows_and_resumes(packages: Packages, tmp_path: Path) -> None
             run(model, optimizer, with_time(esper), num_epochs)
     assert esper.epoch == 6
     assert_same(copy_of(model), whole)
-
-
-def raises(state: State) -> Any:
-    raise ZeroDivisionError("a bug")
-
-
-BAD: dict[str, Callable[[State], Any]] = {
-    "raises": raises,
-    "ends its thread": lambda state: sys.exit(1),
-}
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("kind", BAD)
-def test_a_bad_policy_costs_a_counted_hold(
-    kind: str, catalogue: PolicyCatalogue, tmp_path: Path
-) -> None:
-    """The weights end as with policy "hold", each boundary's fault is told, every checkpoint is
-    written, and the policy's own count stays where it was.
-    """
-    ends = []
-    for name in ("hold", "theirs"):
-        registered(catalogue, BAD[kind])
-        model = make_host()
-        optimizer = adam(model)
-        settings = {"policy": name, "checkpoint": True, "async_checkpoints": False}
-        with attach(model, optimizer, tmp_path / name, **settings) as esper:
-            events = listen(esper)
-            run(model, optimizer, with_time(esper), 2)
-            esper.checkpoint()
-            told = [fault for fault in faults(events) if fault.where == "boundary"]
-            assert len(told) == len(faults(events)) == (2 if name == "theirs" else 0)
-            assert esper.controller.state_dict()["num_late"] == 0
-            ends.append(copy_of(model))
-    assert esper.controller.state_dict()["policy"] == {"num_asked": 0}
-    assert_same(*ends)
-    assert list((tmp_path / "theirs").rglob("manifest.json"))
 
 
 def test_a_policy_does_not_touch_the_runs_random_streams_and_settings(
