@@ -19,6 +19,8 @@ from kasmina.rng import isolated_rng
 from kasmina.settings import kept_settings
 
 Result = TypeVar("Result")
+_MOST_CONTEXTS: Final = 100
+"""Errors that are looked through: a chain of them may be endless."""
 _PLAIN: Final = (Tensor, nn.Parameter)
 
 
@@ -29,7 +31,20 @@ def attempt(action: Callable[[], Result]) -> Result | Exception:
     except _StopRecomputationError:  # how activation checkpointing ends a recomputation early
         raise
     except Exception as error:
+        pass_interrupt(error)
         return error
+
+
+def pass_interrupt(error: BaseException | None) -> None:
+    """Raise the KeyboardInterrupt that an error was raised in the course of, if there is one.
+
+    Python's own locks turn one that comes while they are waited for into a RuntimeError, and the
+    user's signal must not end at a wall.
+    """
+    for _ in range(_MOST_CONTEXTS):
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        error = None if error is None else error.__context__
 
 
 def describe(error: Exception) -> str:

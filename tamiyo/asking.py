@@ -27,6 +27,10 @@ unless another time is asked for."""
 _MAX_WORDS: Final = 500
 
 
+def _held_within(busy: threading.Lock, timeout_s: float) -> bool:
+    return busy.acquire(timeout=timeout_s)
+
+
 class AskedApart:
     """A policy that is asked in a daemon thread, once for every decision.
 
@@ -41,7 +45,7 @@ class AskedApart:
         isolated: keeps the random streams of the run from what the policy draws at an epoch.
         deadline_ms: time that the policy may work.
         patience_ms: how long its answer is waited for; None: PATIENCE times the deadline.
-        wait: waits until the event is set, so many seconds at most, and says whether it is.
+        wait: waits for the lock, so many seconds at most, and says whether it is held then.
 
     Raises:
         PolicyError: it is no policy, or what it saves could not be kept.
@@ -56,7 +60,7 @@ class AskedApart:
         isolated: Callable[[int], AbstractContextManager[object]],
         deadline_ms: float = limits.DECIDE_MS,
         patience_ms: float | None = None,
-        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+        wait: Callable[[threading.Lock, float], bool] = _held_within,
     ):
         self.name = name
         self._policy = policy
@@ -89,7 +93,7 @@ class AskedApart:
         self._thread = thread
         with self._isolated(epoch):
             thread.start()
-            is_done = self._wait(question.is_done, self._patience_ms / 1e3)
+            is_done = self._wait(question.busy, self._patience_ms / 1e3)
         if not is_done:
             return self._late(epoch, f"no answer within {self._patience_ms:,.0f} ms")
         thread.join()
@@ -128,7 +132,9 @@ class _Question:
         self._packet = encode(state.packet)
         self._schema = state.schema
         self._saved = saved
-        self.is_done = threading.Event()
+        # Not an Event: a signal that comes while one is waited for breaks its inner lock.
+        self.busy = threading.Lock()
+        self.busy.acquire()
         self.worked_ms = 0.0
         self.fault = ""
         """What was raised, in words."""
@@ -144,7 +150,7 @@ class _Question:
                 self.fault = _words(self.outcome, attempt)
         finally:
             self.worked_ms = (thread_time() - start_s) * 1e3
-            self.is_done.set()
+            self.busy.release()
 
     def _ask(self) -> tuple[bytes, dict[str, Any]]:
         if self._saved is not None:

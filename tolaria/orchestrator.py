@@ -250,7 +250,8 @@ class Orchestrator(LiveRun):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        # A SystemExit is what a handler of SIGTERM raises, Lightning's too.
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
         self.close("interrupted" if stopped else "finished" if kind is None else "failed")
 
     def _refuse_closed(self) -> None:

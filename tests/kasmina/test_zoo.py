@@ -185,11 +185,28 @@ def test_a_fault_that_is_read_late_ends_at_the_wall_too(
     faults.injected()
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_goes_through(error: type[BaseException]) -> None:
-    """Ctrl-C inside a body is the user's: it is raised, and is no fault of the seed."""
+def _in_a_lock(*arguments: Any) -> Any:
+    """As Python's locks do with an interrupt that comes while they are waited for."""
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise RuntimeError("release unlocked lock")
+
+
+@pytest.mark.parametrize(
+    ("strike", "error"),
+    [
+        (raises(KeyboardInterrupt), KeyboardInterrupt),
+        (raises(SystemExit), SystemExit),
+        (_in_a_lock, KeyboardInterrupt),
+    ],
+    ids=["interrupt", "exit", "interrupt in a lock"],
+)
+def test_an_interrupt_goes_through(strike: Any, error: type[BaseException]) -> None:
+    """Ctrl-C inside a body is the user's, also where it came out as another error: it is raised,
+    and is no fault of the seed."""
     settings = read_settings()
-    kind = type("interrupts", (Hostile,), {"strike": raises(error)})
+    kind = type("interrupts", (Hostile,), {"strike": strike})
     run = Run(kind(), rise=1.0)
     with pytest.raises(error):
         run.train(NUM_STEPS)

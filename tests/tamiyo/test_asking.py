@@ -286,12 +286,12 @@ def test_a_hang_is_late_every_boundary_holds_and_it_goes_on_where_it_was() -> No
     policy = Hanging()
     waits: list[float] = []
 
-    def wait(done: threading.Event, timeout_s: float) -> bool:
+    def wait(busy: threading.Lock, timeout_s: float) -> bool:
         waits.append(timeout_s)
         if len(waits) == 2:
             assert policy.hangs.wait(60)
             return False  # the time is up
-        return done.wait(60)
+        return busy.acquire(timeout=60)
 
     controller = Controller(
         apart(policy, wait=wait, deadline_ms=5_000.0), lambda: 0.0, deadline_ms=5_000.0
@@ -316,9 +316,9 @@ def test_it_is_waited_for_as_long_as_was_said() -> None:
     """Where no boundary waits it may work for long, and one that hangs is given up all the same."""
     waits: list[float] = []
 
-    def wait(done: threading.Event, timeout_s: float) -> bool:
+    def wait(busy: threading.Lock, timeout_s: float) -> bool:
         waits.append(timeout_s)
-        return done.wait(60)
+        return busy.acquire(timeout=60)
 
     policy = apart(Counting(), wait=wait, deadline_ms=10_000.0, patience_ms=10_000.0)
     assert policy.decide(State(*AT)).cause == "answer 1"

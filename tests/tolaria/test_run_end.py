@@ -47,7 +47,12 @@ def test_after_close_the_loop_is_told_and_closing_twice_is_fine(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(ZeroDivisionError, "failed"), (KeyboardInterrupt, "interrupted")]
+    ("error", "status"),
+    [
+        (ZeroDivisionError, "failed"),
+        (KeyboardInterrupt, "interrupted"),
+        (SystemExit, "interrupted"),
+    ],
 )
 def test_a_loop_that_raises_ends_the_run_as_what_it_is(
     error: type[BaseException], status: str, tmp_path: Path

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from kasmina import Executor
+from kasmina.guard import pass_interrupt
 from leyline import (
     ContractError,
     Decision,
@@ -150,6 +151,7 @@ class Boundary:
                 self._rates.reconcile(live, moments)
         except Exception as error:  # the callback edge: a bug of ours must not end a run
             undo.run()
+            pass_interrupt(error)
             return self._undone_outcome(epoch, error)
         except BaseException:
             undo.run()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 import msgspec
@@ -11,6 +12,7 @@ import torch
 from rich.console import Console
 
 from leyline import ConfigError, Event, RunStarted
+from oona import BusStatistics
 from oona.servers.url import without_password
 from tolaria.commands.building import build
 from tolaria.commands.compare import ANNOUNCEMENT, compare
@@ -19,14 +21,13 @@ from tolaria.commands.quiet import quiet_lightning, quiet_trainer
 from tolaria.commands.resuming import ResumePoint, find
 from tolaria.commands.runs import StoredSpec, store_spec
 from tolaria.commands.spec import TrainSpec, divided, spec_of
+from tolaria.commands.stops import Stops
 from tolaria.config import EsperConfig
 from tolaria.environment import warn_of_unknown
 from tolaria.lightning.callback import EsperCallback
 from tolaria.show.output import Output
 from tolaria.show.summary import summarise
 from tolaria.show.terminal import Terminal
-
-_INTERRUPTED: Final = 130
 
 
 def run_command(
@@ -81,45 +82,41 @@ def _prepare(spec: TrainSpec) -> None:
 
 
 def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compared: bool) -> None:
-    spec = point.spec
+    callback = EsperCallback(config)
+    callback.resume_run, callback.close_after_fit = point.run_dir is not None, False
+    with Stops() as stops:
+        try:
+            _run(console, point, callback, stops, compared=compared)
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
+            if stops.received is None:
+                raise
+            if callback.orchestrator is not None:
+                callback.orchestrator.close("interrupted")
+            _say_interrupted(console, callback)
+            sys.exit(stops.exit_code)
+
+
+def _run(
+    console: Console,
+    point: ResumePoint,
+    callback: EsperCallback,
+    stops: Stops,
+    *,
+    compared: bool,
+) -> None:
+    """Fit, test, end the run, sum it up."""
+    spec, config = point.spec, callback.config
     _prepare(spec)
     module, data, num_epochs = build(spec, config.rng_seed)
     if compared:
         _announce_compare(console, module, data)
-    callback = EsperCallback(config)
-    callback.resume_run, callback.close_after_fit = point.run_dir is not None, False
-
-    def keep_spec(event: Event) -> None:
-        """When the run begins: keep what it was asked for, and say where its numbers are."""
-        if isinstance(event, RunStarted) and callback.run_dir is not None:
-            store_spec(
-                callback.run_dir,
-                StoredSpec(
-                    spec=msgspec.structs.replace(spec, esper=_settings(config)),
-                    rng_seed=config.rng_seed,
-                    epochs=num_epochs,
-                ),
-            )
-        held = callback.orchestrator
-        exporters = None if held is None else held.session.exporters
-        if isinstance(event, RunStarted) and exporters is not None and exporters.url is not None:
-            console.print(f"metrics at {exporters.url}", soft_wrap=True)
-
-    def ledger() -> Any:
-        held = callback.orchestrator
-        return None if held is None else held.session.bus.statistics()
-
-    bus = None if config.telemetry == "off" else ledger
-    try:
-        with Terminal(console, bus=bus) as terminal:
-            callback.listeners += [keep_spec, terminal.apply]
-            callbacks = [callback, _Progress(terminal)]
-            trainer = quiet_trainer(num_epochs, callbacks, spec.trainer, config.rng_seed)
-            trainer.fit(module, data, ckpt_path=point.checkpoint)
-    except SystemExit:
-        # Lightning turns Ctrl-C into this after it has told the callbacks.
-        _say_interrupted(console, callback)
-        sys.exit(_INTERRUPTED)
+    bus = None if config.telemetry == "off" else partial(_ledger, callback)
+    with Terminal(console, bus=bus) as terminal:
+        keep_spec = partial(_on_begin, console, callback, spec, num_epochs)
+        callback.listeners += [keep_spec, terminal.apply]
+        callbacks = [stops, callback, _Progress(terminal)]
+        trainer = quiet_trainer(num_epochs, callbacks, spec.trainer, config.rng_seed)
+        trainer.fit(module, data, ckpt_path=point.checkpoint)
     orchestrator = callback.orchestrator
     assert orchestrator is not None
     tested = _test(trainer, module, data)
@@ -133,6 +130,29 @@ def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compare
         console.print(f"bus: {waiting}: {statistics.state}", soft_wrap=True)
     if compared:
         compare(console, spec, config, orchestrator, num_epochs, tested)
+
+
+def _on_begin(
+    console: Console, callback: EsperCallback, spec: TrainSpec, num_epochs: int, event: Event
+) -> None:
+    """When the run begins: keep what it was asked for, and say where its numbers are."""
+    if not isinstance(event, RunStarted):
+        return
+    config, held = callback.config, callback.orchestrator
+    if callback.run_dir is not None:
+        stored = msgspec.structs.replace(spec, esper=_settings(config))
+        store_spec(
+            callback.run_dir,
+            StoredSpec(spec=stored, rng_seed=config.rng_seed, epochs=num_epochs),
+        )
+    exporters = None if held is None else held.session.exporters
+    if exporters is not None and exporters.url is not None:
+        console.print(f"metrics at {exporters.url}", soft_wrap=True)
+
+
+def _ledger(callback: EsperCallback) -> BusStatistics | None:
+    held = callback.orchestrator
+    return None if held is None else held.session.bus.statistics()
 
 
 def _announce_compare(
@@ -171,5 +191,7 @@ def _has_test(module: pl.LightningModule, data: pl.LightningDataModule) -> bool:
 
 
 def _say_interrupted(console: Console, callback: EsperCallback) -> None:
-    where = callback.run_dir
-    console.print(f"interrupted; go on with the same command and --resume --run-dir {where}")
+    said = "interrupted before the run began"
+    if callback.run_dir is not None:
+        said = f"interrupted; go on with the same command and --resume --run-dir {callback.run_dir}"
+    console.print(said, soft_wrap=True)

@@ -26,6 +26,7 @@ from tolaria.lightning.idle_hooks import IdleHooks
 from tolaria.lightning.step_boundaries import StepBoundaries
 from tolaria.lightning.task import LightningTask
 from tolaria.lightning.trainer import (
+    begin_whole_epoch,
     forget_early_iterator,
     is_dry,
     is_fitting,
@@ -265,6 +266,7 @@ class EsperCallback(pl.Callback):
         self._may_lag = False
         if esper is not None and not is_dry(trainer) and esper.epoch > 0:
             self._commit(trainer)
+            begin_whole_epoch(trainer)
         if self._idle is not None:
             unneeded = not (self.config.grows and is_frozen(pl_module))
             self._idle.rest("on_before_backward", idle=unneeded)
@@ -295,8 +297,7 @@ class EsperCallback(pl.Callback):
         """Close the run: Lightning calls no teardown after an exception."""
         self._let_go()
         if self.orchestrator is not None:
-            interrupted = isinstance(exception, KeyboardInterrupt)
-            self.orchestrator.close("interrupted" if interrupted else "failed")
+            self.orchestrator.__exit__(type(exception), exception, None)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close whatever is still open."""

@@ -91,6 +91,16 @@ def _clear_current(progress: dict[str, Any]) -> None:
                 _clear_current(value)
 
 
+def begin_whole_epoch(trainer: pl.Trainer) -> None:
+    """Tell a resumed loop that its epoch begins, where no batch of it is done yet.
+
+    Lightning would spend a first round on nothing, and count it as a step of the loggers' axis.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    if loop.restarting and loop.batch_progress.current.ready == 0:
+        loop.restarting = False
+
+
 def validates_nothing(trainer: pl.Trainer) -> bool:
     """Whether the validation loop has been set up and has no batches."""
     batches = list(trainer.num_val_batches)

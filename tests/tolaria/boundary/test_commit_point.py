@@ -148,6 +148,26 @@ def test_an_exception_at_any_reading_of_the_clock_leaves_all_or_nothing(
         train_epoch(model, optimizer, esper)
 
 
+def test_an_interrupt_that_came_out_as_another_error_is_raised_on(tmp_path: Path) -> None:
+    """As Python's locks do with a Ctrl-C that comes while they are waited for: it is the user's,
+    and never a fault of the boundary that training outlives."""
+    model, clock = make_host(), TornClock()
+    optimizer = adam(model)
+    with _attach(model, optimizer, clock, tmp_path / "run") as esper:
+        train_epoch(model, optimizer, esper)
+        before, metrics = _state(model, optimizer, esper), evaluate(model)
+        for reading in range(1, 60):  # the first ones come before the stages
+            error = RuntimeError("release unlocked lock")
+            error.__context__ = KeyboardInterrupt()
+            clock.tear(reading, error)
+            with pytest.raises((KeyboardInterrupt, RuntimeError)) as caught:
+                esper.epoch_boundary(metrics)
+            assert _state(model, optimizer, esper) == before
+            if caught.type is KeyboardInterrupt:
+                return
+        pytest.fail("it never came in a stage")
+
+
 class _Stubborn(torch.optim.Adam):
     """An optimizer that takes no seed."""
 

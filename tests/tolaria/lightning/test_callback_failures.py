@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -9,9 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import (
-    StochasticWeightAveraging,
-)
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -91,6 +91,23 @@ def test_ctrl_c_leaves_an_interrupted_run(tmp_path: Path) -> None:
     RunDirectory.open(tmp_path / "run").close()
     assert len(list((tmp_path / "run" / "checkpoints" / "active").iterdir())) == 1
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+class Told(MLP):
+    """Is told by the system to stop."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_sigterm_leaves_an_interrupted_run(tmp_path: Path) -> None:
+    """Lightning ends the fit after that batch; the run is closed as interrupted, not as failed."""
+    callback = esper(tmp_path / "run")
+    with pytest.raises(SIGTERMException):
+        fit(Told, [callback])
+    assert callback.report()["status"] == "interrupted"
+    RunDirectory.open(tmp_path / "run").close()
 
 
 def test_a_boundary_that_is_refused_closes_the_run(tmp_path: Path) -> None:

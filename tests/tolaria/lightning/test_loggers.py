@@ -39,3 +39,21 @@ def test_learning_rates_of_seeds_can_be_watched(tmp_path: Path) -> None:
     keys = ("lr-AdamW", "lr-AdamW/pg1", "lr-AdamW/pg2")
     written = {tuple(bool(row[key]) for key in keys) for row in rows}
     assert written - {(False, False, False)} == {(True, False, False), (False, True, True)}
+
+
+def test_a_resumed_run_logs_at_the_steps_of_an_undisturbed_one(tmp_path: Path) -> None:
+    """From whichever boundary it goes on, its values stand at the same places of the axis."""
+
+    def logged(name: str, ckpt_path: Path | None = None) -> list[str]:
+        logger = CSVLogger(tmp_path / "logs", name="", version=name)
+        callback = esper(tmp_path / name, checkpoint=True, keep_checkpoints=9)
+        fit(MLP, [callback], logger=logger, ckpt_path=ckpt_path, log_every_n_steps=1)
+        with (tmp_path / "logs" / name / "metrics.csv").open() as file:
+            return [row["step"] for row in csv.DictReader(file) if row["train_loss"]]
+
+    whole = logged("whole")
+    assert whole == [str(step) for step in range(3 * STEPS_PER_EPOCH)]
+    for num_done in (1, 2):
+        num_steps = num_done * STEPS_PER_EPOCH
+        path = tmp_path / "whole" / "checkpoints" / "active" / f"step-{num_steps:08d}"
+        assert logged(f"after {num_done}", path) == whole[num_steps:]
