@@ -59,6 +59,10 @@ class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blake2b: str
 
 
+class UnreadableError(CheckpointError):
+    """The disk refused to give a file back, which says nothing of what is in it."""
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of manifest.json."""
 
@@ -113,7 +117,7 @@ class ManifestCache:
             status = (path / FILE_NAME).lstat()
         except OSError as error:
             self._held.pop(path, None)
-            raise CheckpointError(f"{FILE_NAME} cannot be read: {reason(error)}") from error
+            raise _refused(path / FILE_NAME, error) from error
         key = (status.st_ino, status.st_size, status.st_mtime_ns)
         held = self._held.get(path)
         if held is None or held[0] != key:
@@ -129,7 +133,8 @@ def read_file(file: Path, limit_bytes: int) -> bytes:
     """The bytes of an ordinary file of at most this size.
 
     Raises:
-        CheckpointError: it is missing, of another kind, too large or cannot be read.
+        UnreadableError: the disk refused.
+        CheckpointError: it is missing, of another kind or too large.
     """
     try:
         status = file.lstat()
@@ -140,7 +145,12 @@ def read_file(file: Path, limit_bytes: int) -> bytes:
                 f"{file.name} has {status.st_size} bytes, more than the {limit_bytes} it may have"
             )
         return file.read_bytes()
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file.name} is missing") from error
     except OSError as error:
-        raise CheckpointError(f"{file.name} cannot be read: {reason(error)}") from error
+        raise _refused(file, error) from error
+
+
+def _refused(file: Path, error: OSError) -> CheckpointError:
+    if isinstance(error, FileNotFoundError):
+        return CheckpointError(f"{file.name} is missing")
+    kind = CheckpointError if isinstance(error, NotADirectoryError) else UnreadableError
+    return kind(f"{file.name} cannot be read: {reason(error)}")

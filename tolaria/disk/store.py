@@ -20,6 +20,7 @@ from tolaria.disk.manifest import (
     ManifestCache,
     Occasion,
     Structure,
+    UnreadableError,
     sealed,
 )
 from tolaria.disk.migrations import FORMAT
@@ -78,17 +79,28 @@ class CheckpointStore:
     # --- looking -----------------------------------------------------------------------------
 
     def paths(self) -> list[Path]:
-        """Every checkpoint, oldest first, sound or not, archived or not."""
-        found = [
-            path
-            for folder in self._folders()
-            for path in folder.iterdir()
-            if NAME.fullmatch(path.name)
-        ]
+        """Every checkpoint, oldest first, sound or not, archived or not.
+
+        Raises:
+            CheckpointError: the disk does not tell, or the process may open no more files.
+        """
+        try:
+            found = [
+                path
+                for folder in self._folders()
+                for path in folder.iterdir()
+                if NAME.fullmatch(path.name)
+            ]
+        except OSError as error:
+            raise CheckpointError(f"{self.directory} cannot be read: {reason(error)}") from error
         return sorted(found, key=order)
 
     def newest_valid(self) -> Path | None:
-        """The newest checkpoint without a fault; `problems` says what is wrong with newer ones."""
+        """The newest checkpoint without a fault; `problems` says what is wrong with newer ones.
+
+        Raises:
+            CheckpointError: as `paths`.
+        """
         while True:
             vanished = False
             newest = None
@@ -192,7 +204,8 @@ class CheckpointStore:
                 self._ops.remove_tree(temporary)
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise CheckpointError(f"{path} could not be written: {why}") from error
-        self._retire(path)
+        with suppress(CheckpointError):  # the new one is there all the same
+            self._retire(path)
         return path
 
     def undo_after(self, path: Path) -> list[Path]:
@@ -238,8 +251,8 @@ class CheckpointStore:
 
     def _retire(self, newest: Path) -> None:
         """Do as the rules say; what the disk refuses waits for the next commit."""
-        paths = self.paths()
-        steps = plan([self._kept(path) for path in paths], newest, self._rules)
+        looked_at = [self._kept(path, newest) for path in self.paths()]
+        steps = plan([kept for kept in looked_at if kept is not None], newest, self._rules)
         for path in steps.remove:
             self._remove(path)
         for path in steps.archive:
@@ -249,11 +262,17 @@ class CheckpointStore:
                 self._ops.fsync_dir(self.archive)
         self._manifests.keep_only(self.paths())
 
-    def _kept(self, path: Path) -> Kept:
+    def _kept(self, path: Path, newest: Path) -> Kept | None:
+        """What the rules look at; None for an older one of which the disk does not tell.
+
+        That may be sound, and worth keeping: it stays, and is looked at again by the next commit.
+        """
         archived = path.parent == self.archive
         try:
             held = self._manifests.read(path)
         except CheckpointError as error:
+            if isinstance(error, UnreadableError) and order(path)[0] < order(newest)[0]:
+                return None
             self.problems[path.name] = [str(error)]
             return Kept(path, order(path), "low", 0, is_sound=False, is_archived=archived)
         sound = path.name not in self.problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leyline import Event, NonFiniteError, RiskChanged, RiskLevel
+from leyline import CheckpointError, Event, NonFiniteError, RiskChanged, RiskLevel
 from tolaria.boundary.field_reports import field_reports
 from tolaria.live_run import LiveRun
 from tolaria.rollback.recovery import all_finite
@@ -64,7 +64,10 @@ def respond(esper: LiveRun, broken: Broken, *, epoch: int, batch: Any = None, la
 
 def way_on(esper: LiveRun) -> str:
     """How a run that has been ended can go on, in words."""
-    path = esper.session.newest_checkpoint() if esper.config.checkpoint else None
+    try:
+        path = esper.session.newest_checkpoint() if esper.config.checkpoint else None
+    except CheckpointError as error:
+        return f"whether there is a checkpoint to go on from is not known: {error}"
     if path is None:
         return "there is no checkpoint to go on from"
     return (

@@ -11,6 +11,7 @@ import torch
 
 from kasmina.slots.slot import attached_seeds
 from leyline import NonFiniteError, Stage
+from tests.tolaria.disk.test_unreadable import no_more_files
 from tests.tolaria.plain_loops import (
     SEED,
     TRAIN,
@@ -194,6 +195,19 @@ def test_three_guarded_steps_in_a_row_stop_the_run_and_name_the_batch(new_loop: 
     for _ in range(MAX_UNEXPLAINED - 1):
         loop.step(poison=math.nan)
     with pytest.raises(NonFiniteError, match=r"epoch 2, step 8 \(batch 4 of the epoch\)"):
+        loop.step(poison=math.nan)
+
+
+def test_a_run_that_must_stop_says_why_though_its_checkpoints_cannot_be_listed(
+    new_loop: NewLoop,
+) -> None:
+    """The error is the one that ends the run, and what the disk refuses is said beside it."""
+    loop = new_loop(**NO_TRIALS, policy="hold", guard_every_step=True, checkpoint=True)
+    loop.epoch()
+    for _ in range(MAX_UNEXPLAINED - 1):
+        loop.step(poison=math.nan)
+    said = r"epoch 2, step 7 .*is not known: .*checkpoints cannot be read: Too many open files"
+    with no_more_files(), pytest.raises(NonFiniteError, match=said):
         loop.step(poison=math.nan)
 
 
