@@ -6,26 +6,19 @@ import io
 import os
 import pickle
 import shutil
-import time
-import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from leyline import EsperError
+from tests.reliability.hostile_runs import Payload, resume
+from tests.reliability.hostile_runs import finished as finished
 from tests.reliability.plugin import Faults
-from tests.tolaria.disk.test_run import tree_of
-from tests.tolaria.plain_loops import adam, attach, make_host, run
 from tests.tolaria.plain_loops import one_thread as one_thread
-from tests.tolaria.rollback.loops import GROWN
 
 HEADER_BYTES: Final = 100 << 20
-MOST_BYTES: Final = 32 << 20
-MOST_S: Final = 10.0
-SETTINGS: Final = {**GROWN, "checkpoint": True, "async_checkpoints": False, "num_epochs": 9}
 FILES: Final = (
     "run.json",
     "replay.json",
@@ -36,16 +29,6 @@ FILES: Final = (
     "checkpoints/active/*/state.safetensors",
     "checkpoints/active/*/model.safetensors",
 )
-
-
-class Payload:
-    """Leaves a file behind where it is unpickled."""
-
-    def __init__(self, canary: Path):
-        self._canary = canary
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self._canary,)
 
 
 def pickled(file: Path, canary: Path) -> None:
@@ -89,6 +72,20 @@ def linked(file: Path, canary: Path) -> None:
     file.symlink_to("/etc/passwd")
 
 
+def endless(file: Path, canary: Path) -> None:
+    """A link to a device that never ends."""
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+def hard_link(file: Path, canary: Path) -> None:
+    """The same file as one outside the run, which nobody may write through."""
+    outside = file.parents[len(file.parts) - 1 - file.parts.index("run")].parent / "outside"
+    outside.write_bytes(b"not yours")
+    file.unlink()
+    os.link(outside, file)
+
+
 def pipe(file: Path, canary: Path) -> None:
     file.unlink()
     os.mkfifo(file)
@@ -108,20 +105,11 @@ HOSTILE: Final[tuple[Callable[[Path, Path], None], ...]] = (
     twice,
     empty,
     linked,
+    endless,
+    hard_link,
     pipe,
     folder,
 )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three epochs."""
-    place = tmp_path_factory.mktemp("finished") / "run"
-    model = make_host()
-    optimizer = adam(model)
-    with attach(model, optimizer, place, **SETTINGS) as esper:
-        run(model, optimizer, esper, 3)
-    return place
 
 
 @pytest.mark.timeout(30)
@@ -138,27 +126,7 @@ def test_a_run_with_a_hostile_file_is_refused_or_goes_on_without_it(
     shutil.copytree(finished, place)
     for file in place.glob(name):
         spoil(file, canary)
-    before = {path: content for path, content in tree_of(place).items() if path.name != "lock"}
-    model = make_host()
-    refusal = ""
-    tracemalloc.start()
-    start_s = time.monotonic()
-    try:
-        with attach(model, adam(model), place, resume=True, **SETTINGS) as esper:
-            assert esper.epoch <= 3
-    except EsperError as error:
-        refusal = str(error)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    if refusal:
-        after = tree_of(place)
-        unfinished = place / "journal.bin"
-        assert (before.pop(unfinished) or b"").startswith(after[unfinished] or b"")
-        assert {path: after[path] for path in before} == before
-    assert time.monotonic() - start_s < MOST_S
-    assert peak < MOST_BYTES
-    assert not canary.exists()
+    resume(place, canary)
     faults.injected()
 
 
