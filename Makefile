@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One test process per core; a file's tests mostly stay together, for the runs that they share.
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help setup train check test test-slow reliability bench bench-suites growth growth-peers clean
+.PHONY: help setup train check test test-slow reliability mutants bench bench-suites growth growth-peers clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -38,6 +38,9 @@ test-slow: setup ## the rest (under ten minutes)
 
 reliability: setup ## every fault that the tests inject, counted by class (under ten minutes)
 	$(BIN)/python -m pytest -q -m fault --fault-totals $(PARALLEL)
+
+mutants: setup ## plant every bug of tests/reliability/mutants: a named test must find each
+	$(BIN)/python -m pytest -q -m slow --all-mutants tests/reliability/test_mutants.py $(PARALLEL)
 
 bench: setup ## what Esper costs, against limits and peers (about twelve minutes)
 	$(BIN)/python -m bench

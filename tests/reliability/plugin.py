@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--fault-seed", type=int, default=0, metavar="N", help="draws the faults")
     group.addoption("--fault-totals", action="store_true", help="print what was injected")
+    group.addoption("--all-mutants", action="store_true", help="plant every bug, not a few of them")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,8 +1,10 @@
-"""Power cut at any moment of a commit: what comes back is the old checkpoint or the new one."""
+"""Power cut at any moment: what comes back is the old checkpoint or the new one, and the run."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,9 +13,10 @@ import pytest
 from tests.reliability.plugin import Faults
 from tests.reliability.power import Disk, write_out
 from tests.tolaria.disk.test_checkpoint import CASES, is_state, state_of, store_of
-from tolaria.disk.checkpoint import load
+from tolaria.disk.checkpoint import load, order
 from tolaria.disk.files import FileOps
 from tolaria.disk.manifest import read_manifest
+from tolaria.disk.run import RunDirectory
 from tolaria.disk.store import CheckpointStore
 
 MOST_STATES: Final = 32
@@ -40,18 +43,63 @@ def test_the_old_or_the_new_comes_back(tmp_path: Path, case: str, faults: Faults
     seen: set[str] = set()
 
     def look(*, is_over: bool = False) -> None:
-        for tree in disk.states(faults.random, MOST_STATES):
-            place = tmp_path / "lost"
-            write_out(tree, place)
+        for place in _left(disk, tmp_path, faults):
             seen.add(_what_is_left(place, committed, step, is_over=is_over))
-            shutil.rmtree(place)
-            faults.injected()
 
     disk = Disk(tmp_path / "run", look)
     store = store_of(tmp_path / "run", keep=keep, ops=disk)
     store.commit(step, state_of(step + 100))
     look(is_over=True)
     assert seen == {"old" if committed else "none", "new"}
+
+
+@pytest.mark.fault(3)
+def test_a_future_that_was_undone_stays_so(tmp_path: Path, faults: Faults) -> None:
+    """At any moment the checkpoints that are left to resume from are the first ones, none is lost,
+    and once the call has returned the wanted one is the newest."""
+    root = tmp_path / "run"
+    store_of(root, 1, 2, 3, 4, keep=4, ops=Unsynced())
+    left: list[int] = []
+
+    def look() -> None:
+        left.clear()
+        for place in _left(disk, tmp_path, faults):
+            found = CheckpointStore(place / "checkpoints", read_only=True)
+            steps = [order(path)[0] for path in found.paths()]
+            assert steps == [1, 2, 3, 4][: len(steps)]
+            assert len(list(place.rglob("manifest.json"))) == 4
+            left.append(len(steps))
+
+    disk = Disk(root, look)
+    store = CheckpointStore(root / "checkpoints", ops=disk)
+    assert len(store.undo_after(store.active / "step-00000002")) == 2
+    look()
+    assert set(left) == {2}
+
+
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("name", [None, "mine/first"])
+def test_a_run_that_was_made_is_there(tmp_path: Path, name: str | None, faults: Faults) -> None:
+    """Wherever it is made, once it has been it is found again, directories above it and all."""
+    root = tmp_path / "home"
+    root.mkdir()
+    disk = Disk(root, lambda: None)
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    path = None if name is None else root / name
+    with RunDirectory.create(path, parent=root / "runs", now=now, ops=disk) as run:
+        for place in _left(disk, tmp_path, faults):
+            found = RunDirectory.open(place / run.path.relative_to(root), lock=False)
+            assert found.run_id == run.run_id
+
+
+def _left(disk: Disk, folder: Path, faults: Faults) -> Iterator[Path]:
+    """What may be there if power is cut now, one state after the other, on the real disk."""
+    for tree in disk.states(faults.random, MOST_STATES):
+        place = folder / "lost"
+        write_out(tree, place)
+        yield place
+        shutil.rmtree(place)
+        faults.injected()
 
 
 def _what_is_left(place: Path, committed: Any, step: int, *, is_over: bool) -> str:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,28 @@ def test_bytes_are_durable_before_they_get_their_name(tmp_path):
         ("rename", "a"),
         ("fsync_dir", tmp_path.name),
     ]
+
+
+def test_half_of_the_bytes_are_no_success(tmp_path):
+    """When the system takes only the first of them, the error says so and the old file stays."""
+    path = tmp_path / "config.toml"
+    write_atomic(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
+    try:
+        with pytest.raises(RunError, match="File too large; free some space"):
+            write_atomic(path, b"new" * 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels may take any file")
+def test_a_sync_reaches_the_kernel():
+    """Of what cannot be synced, such as a device, the system's own refusal comes back."""
+    for sync in (FileOps().fsync, FileOps().fsync_dir):
+        with pytest.raises(OSError, match="Invalid argument"):
+            sync(Path(os.devnull))
 
 
 def test_removing_a_tree_does_not_follow_links(tmp_path):

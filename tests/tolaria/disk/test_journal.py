@@ -49,6 +49,27 @@ def test_a_reader_sees_an_event_as_soon_as_it_is_appended(tmp_path):
     journal.close()
 
 
+def test_a_synced_journal_is_on_the_disk_with_its_name(tmp_path):
+    """Its directory is synced once, when it is made, and the file whenever that is asked for."""
+    seen = []
+
+    class Recorder(FileOps):
+        def fsync(self, path):
+            seen.append(("fsync", path.name))
+            super().fsync(path)
+
+        def fsync_dir(self, path):
+            seen.append(("fsync_dir", path.name))
+            super().fsync_dir(path)
+
+    for _ in range(2):
+        journal = Journal.open(tmp_path / "journal", ops=Recorder())
+        journal.append(EVENTS[0])
+        journal.sync()
+        journal.close()
+    assert seen == [("fsync_dir", tmp_path.name), ("fsync", "journal"), ("fsync", "journal")]
+
+
 def test_every_torn_tail_is_left_out_and_cut_off(tmp_path):
     """Cut at any byte, the file reads as its whole records, and an append follows these."""
     path = tmp_path / "journal"

@@ -214,6 +214,19 @@ def test_a_live_file_cut_short_ends_nothing(
     assert path.stat().st_size == size
 
 
+def test_a_link_is_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A link in place of the file is said to be in the way: records are kept in memory, and what it
+    leads to stays as it is."""
+    target = tmp_path / "precious"
+    target.write_bytes(b"")
+    (tmp_path / FILE_NAME).symlink_to(target)
+    writer = Writer(tmp_path / FILE_NAME)
+    record = writer.move(SEED)
+    assert same(writer.records.records(SEED), [record])
+    assert target.read_bytes() == b""
+    assert "seed records are in memory only" in caplog.text
+
+
 def test_the_executor_goes_on_from_the_file(tmp_path: Path) -> None:
     """A resumed run gives higher ids than any record in the file, and restores a seed from it."""
     path = tmp_path / FILE_NAME

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from kasmina.slots.finite_check import FiniteCheck
 from kasmina.slots.slot import attached_seeds
@@ -199,6 +200,24 @@ def test_nothing_live_is_ever_the_state_itself() -> None:
         assert_same(copy_of(model), tensors)
         assert_same_state(copy_of_state(optimizer), moments)
         train_epoch(model, optimizer)
+
+
+def test_a_rate_that_is_a_tensor_comes_back_in_place() -> None:
+    """The very tensor, which a captured step reads, has the value of then, the second time too,
+    though schedules write into it."""
+    model = make_host()
+    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.01))
+    schedule = CosineAnnealingLR(optimizer, T_max=9)
+    parts = parts_of(model, [optimizer], [schedule])
+    rate = optimizer.param_groups[0]["lr"]
+    state, then = take(parts), rate.clone()
+    for _ in range(2):
+        train_step(model, optimizer, TRAIN[0])
+        schedule.step()
+        assert not torch.equal(rate, then)
+        state.restore(parts)
+        assert optimizer.param_groups[0]["lr"] is rate
+        assert torch.equal(rate, then)
 
 
 def test_state_that_was_born_later_is_dropped() -> None:
