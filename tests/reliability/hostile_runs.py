@@ -45,9 +45,11 @@ def resume(place: Path, canary: Path) -> str:
     """Resume it; returns why it was refused, or nothing if it went on from what is sound.
 
     Asserts that a refused one has every byte but those of its journal's unfinished last record;
-    that nothing was run; and that neither time nor memory went into what a file claims.
+    that nothing beside it has changed; that nothing was run; and that neither time nor memory went
+    into what a file claims.
     """
     before = {path: content for path, content in tree_of(place).items() if path.name != "lock"}
+    outside = _beside(place)
     model = make_host()
     refusal = ""
     tracemalloc.start()
@@ -65,8 +67,14 @@ def resume(place: Path, canary: Path) -> str:
         unfinished = place / "journal.bin"
         assert (before.pop(unfinished) or b"").startswith(after[unfinished] or b"")
         assert {path: after[path] for path in before} == before
+    assert _beside(place) == outside
     largest = max(len(content or b"") for content in before.values())
     assert time.monotonic() - start_s < MOST_S
     assert peak < MOST_BYTES + 2 * largest
     assert not canary.exists()
     return refusal
+
+
+def _beside(place: Path) -> dict[str, bytes]:
+    """The content of the files in the directory that a run lies in."""
+    return {p.name: p.read_bytes() for p in place.parent.iterdir() if p.is_file()}

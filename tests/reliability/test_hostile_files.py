@@ -20,6 +20,8 @@ from tests.tolaria.plain_loops import one_thread as one_thread
 
 HEADER_BYTES: Final = 100 << 20
 FILES: Final = (
+    "lock",
+    "report.html",
     "run.json",
     "replay.json",
     "journal.bin",
@@ -72,6 +74,22 @@ def linked(file: Path, canary: Path) -> None:
     file.symlink_to("/etc/passwd")
 
 
+def moved(file: Path, canary: Path) -> None:
+    """A link to the file itself, which lies outside the run now."""
+    outside = canary.parent / "moved"
+    file.replace(outside)
+    file.symlink_to(outside)
+
+
+def planted(file: Path, canary: Path) -> None:
+    """A link where the file is written before it gets its name."""
+    outside = canary.parent / "planted"
+    outside.write_bytes(b"not yours")
+    temporary = file.with_name(f".{file.name}.tmp")
+    if not temporary.is_symlink():
+        temporary.symlink_to(outside)
+
+
 def endless(file: Path, canary: Path) -> None:
     """A link to a device that never ends."""
     file.unlink()
@@ -79,8 +97,10 @@ def endless(file: Path, canary: Path) -> None:
 
 
 def hard_link(file: Path, canary: Path) -> None:
-    """The same file as one outside the run, which nobody may write through."""
-    outside = file.parents[len(file.parts) - 1 - file.parts.index("run")].parent / "outside"
+    """The same file as one outside the run; not the lock, which takes its holder's number."""
+    if file.name == "lock":
+        return
+    outside = canary.parent / "hard link"
     outside.write_bytes(b"not yours")
     file.unlink()
     os.link(outside, file)
@@ -105,6 +125,8 @@ HOSTILE: Final[tuple[Callable[[Path, Path], None], ...]] = (
     twice,
     empty,
     linked,
+    moved,
+    planted,
     endless,
     hard_link,
     pipe,
@@ -120,8 +142,8 @@ def test_a_run_with_a_hostile_file_is_refused_or_goes_on_without_it(
     name: str, spoil: Callable[[Path, Path], None], finished: Path, tmp_path: Path, faults: Faults
 ) -> None:
     """Resuming it raises an EsperError and leaves every byte but those of a journal's unfinished
-    last record, or goes on from what is sound; it runs nothing, ends in time, and takes no memory
-    for what a file claims."""
+    last record, or goes on from what is sound; it runs nothing, writes to nothing outside, ends in
+    time, and takes no memory for what a file claims."""
     place, canary = tmp_path / "run", tmp_path / "canary"
     shutil.copytree(finished, place)
     for file in place.glob(name):

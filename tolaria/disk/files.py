@@ -12,6 +12,9 @@ from typing import Final
 
 from leyline import RunError
 
+_OWN: Final = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+"""A link that somebody has put into a run's directory must not lead what is written elsewhere."""
+
 
 class FileOps:
     """Operations on files that must survive a crash; every method is one operation on the disk.
@@ -26,7 +29,7 @@ class FileOps:
 
     def write(self, path: Path, data: bytes | memoryview) -> None:
         """Create or empty a file and write all of its bytes; not durable before `fsync`."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | _OWN, 0o644)
         with open(descriptor, "wb", buffering=0) as file:
             self.append(file, data)
 
@@ -72,7 +75,7 @@ class FileOps:
         Raises:
             BlockingIOError: another holder has it, in this process or in another one.
         """
-        file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+")
+        file = io.FileIO(os.open(path, os.O_RDWR | _OWN, 0o644), "r+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException:
@@ -105,10 +108,12 @@ DISK: Final = FileOps()
 
 
 def reason(error: OSError) -> str:
-    """What the system said, and what to do when the disk is full."""
+    """What the system said, and what to do about a full disk or a link."""
     said = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{said}; free some space on that disk"
+    if error.errno == errno.ELOOP:
+        return "it is a link, and a run writes to no file elsewhere; put the file itself there"
     return said
 
 

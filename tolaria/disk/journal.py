@@ -6,7 +6,9 @@ last record that a crash cut short is not part of the history; damage before it 
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import stat
 import struct
 from collections.abc import Iterator
@@ -42,9 +44,12 @@ class Journal:
             ops: how files are written.
 
         Raises:
-            RunError: a record is damaged, or no record ends at `position`; the file is untouched.
+            RunError: a record is damaged, no record ends at `position`, or the file is a link; it
+                is untouched.
         """
         try:
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             if not path.exists():
                 ops.write(path, b"")
                 ops.fsync_dir(path.parent)
