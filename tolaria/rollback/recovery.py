@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -14,6 +14,7 @@ from torch import nn
 from kasmina import is_finite
 from kasmina.guard import attempt, describe
 from leyline import LIFECYCLE, EsperError, NonFiniteError, SeedReport, Stage
+from leyline.lifecycle import WITHDRAWALS
 from tolaria.rollback.arena import Arena
 from tolaria.rollback.state import Moment, Parts, RunState
 
@@ -49,9 +50,9 @@ class Restored:
 class Recovery:
     """The fast tier, and the way to the full one.
 
-    Two states are kept at most: the newest, taken after every boundary, and, from a graft until its
-    seed is in FINE_TUNING, that of the boundary which grafted it: alpha is 0 there, so with the
-    seed taken out it is the host as it was before.
+    Kept are the newest state, taken after every boundary, and, from a graft until its seed is in
+    FINE_TUNING, that of the boundary which grafted it: alpha is 0 there, so with the seed taken out
+    it is the host as it was before. Policies that graft one seed after the other need two states.
 
     Args:
         from_disk: the full tier.
@@ -71,10 +72,10 @@ class Recovery:
         self.guards_steps = guards_steps
         self.newest: RunState | None = None
         """The last good state; None before there was one."""
-        self.before_graft: RunState | None = None
-        """The state to which a fault goes back while a graft has not settled."""
-        self.saved_moment: Moment | None = None
-        """When that state was taken, in a resumed run that has not got it back."""
+        self.before_grafts: dict[str, RunState] = {}
+        """For each seed whose graft has not settled, the state of the boundary that began it."""
+        self.saved_moments: dict[str, Moment] = {}
+        """When those were taken, in a resumed run that has not got them back."""
         self.num_unexplained = 0
         """Rollbacks without a seed to blame, since the last epoch that had none."""
         self.has_unsettled = False
@@ -114,14 +115,19 @@ class Recovery:
         for hook in self._hooks:
             hook.remove()
         self._hooks, self._arena = [], Arena()
-        self.newest = self.before_graft = None
+        self.newest, self.before_grafts = None, {}
+
+    @property
+    def before_graft(self) -> RunState | None:
+        """The state to which a fault goes back while a graft has not settled."""
+        return min(self.before_grafts.values(), key=lambda state: state.step, default=None)
 
     def _take(self, epoch: int, step: int) -> bool:
         if not all_finite(self.parts.model):
             return False
         table = self.parts.executor.table
-        is_open = bool(self._open_grafts())
-        self.has_unsettled = is_open or bool(table.in_stage(Stage.FINE_TUNING))
+        open_grafts = self._open_grafts()
+        self.has_unsettled = bool(open_grafts or table.in_stage(Stage.FINE_TUNING))
         try:
             taken = RunState(self._arena, self.parts, self._moment(epoch, step))
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -130,10 +136,9 @@ class Recovery:
             return True
         # Only now: had it failed, the one before would still be whole.
         last, self.newest = self.newest, taken
-        self._drop(last)
-        held = self.before_graft
-        self.before_graft = (held or taken) if is_open else None
-        self._drop(held)
+        held = self.before_grafts
+        self.before_grafts = {seed: held.get(seed, taken) for seed in open_grafts}
+        self._drop(last, *held.values())
         self._stale_rates = set(range(len(self.parts.optimizers)))
         return True
 
@@ -142,20 +147,25 @@ class Recovery:
         return Moment(epoch, step, None if loader is None else loader.next_batch)
 
     def take_first(self, epoch: int, step: int) -> None:
-        """Remember the state that a run starts from, or goes on from after a resume."""
-        last, self.before_graft = self.before_graft, None
-        self._drop(last)
-        self.take(epoch, step)
+        """Remember the state that a run starts from, or goes on from after a resume.
 
-    def hold_before_graft(self, moment: Moment) -> None:
-        """Remember the state as it is now as that from before the open graft."""
-        last, self.before_graft = self.before_graft, RunState(self._arena, self.parts, moment)
-        self._drop(last)
+        Nothing was trained before it, so it says nothing for an end of what has gone wrong.
+        """
+        self._begin_anew(epoch, step)
 
-    def _drop(self, state: RunState | None) -> None:
-        """Give a state's memory back, unless it is kept for another reason too."""
-        if state is not None and state is not self.newest and state is not self.before_graft:
-            state.release()
+    def hold_before_grafts(self, moment: Moment, seeds: Sequence[str]) -> None:
+        """Remember the state as it is now as that from before the open grafts of these seeds."""
+        held = self.before_grafts
+        state = RunState(self._arena, self.parts, moment)
+        self.before_grafts = {**held, **dict.fromkeys(seeds, state)}
+        self._drop(*held.values())
+
+    def _drop(self, *states: RunState | None) -> None:
+        """Give the memory of states back, except of those that are kept for another reason too."""
+        kept = [id(state) for state in (None, self.newest, *self.before_grafts.values())]
+        for state in {id(state): state for state in states if id(state) not in kept}.values():
+            if state is not None:
+                state.release()
 
     def _before_step(self, number: int, *_: Any) -> None:
         """Take the rates again: a scheduler may step after the boundary, for the epoch to come."""
@@ -171,9 +181,8 @@ class Recovery:
     def state_dict(self) -> dict[str, Any]:
         """What decides whether the run stops at the next rollback, and where it would go back to;
         the states themselves stay in memory."""
-        held = self.before_graft
         return {
-            "before_graft": None if held is None else list(held.moment),
+            "before_grafts": {seed: list(s.moment) for seed, s in self.before_grafts.items()},
             "num_unexplained": self.num_unexplained,
             "num_bad_steps": self._num_bad_steps,
             "undisturbed": self._undisturbed,
@@ -181,8 +190,11 @@ class Recovery:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; from an older one that says nothing, as at the beginning."""
-        moment = state.get("before_graft")
-        self.saved_moment = None if moment is None else Moment(*moment)
+        moments = state.get("before_grafts")
+        if moments is None:  # one for all, in an older state
+            held = state.get("before_graft")
+            moments = {} if held is None else dict.fromkeys(self._open_grafts(), held)
+        self.saved_moments = {seed: Moment(*moment) for seed, moment in moments.items()}
         self.num_unexplained = state.get("num_unexplained", 0)
         self._num_bad_steps = state.get("num_bad_steps", 0)
         self._undisturbed = state.get("undisturbed", True)
@@ -228,9 +240,12 @@ class Recovery:
         self._num_bad_steps += in_one_step
         if guarded and self._num_bad_steps < MAX_UNEXPLAINED:
             return self._go_back(self.newest, what)
-        blamed = self._blamed()
+        blamed, gone = self._blamed(), self.parts.executor.table.in_stage(*WITHDRAWALS)
         target = self.before_graft if blamed and self.before_graft is not None else self.newest
         back = self._go_back(target, what)
+        if back.state is None:
+            # The checkpoint may be from before a rollback that took them out.
+            blamed += [seed for seed in gone if seed not in blamed]
         if not guarded and batch is not None and not is_finite(batch):
             raise NonFiniteError(
                 f"{what}: the training batch itself holds NaN or infinity; clean the data "
@@ -304,8 +319,8 @@ class Recovery:
 
     def _begin_anew(self, epoch: int, step: int) -> None:
         """Forget a future that was undone: the state as it is now is the one to go back to."""
-        last, self.before_graft = self.before_graft, None
-        self._drop(last)
+        held, self.before_grafts = self.before_grafts, {}
+        self._drop(*held.values())
         self._take(epoch, step)
 
 

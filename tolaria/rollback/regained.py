@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from leyline import EsperError
 from tolaria.live_run import LiveRun
 from tolaria.rollback.full import put_back
+from tolaria.rollback.state import Moment, RunState
 
 _LOG = logging.getLogger("esper")
 
@@ -18,11 +20,16 @@ def regain(esper: LiveRun) -> None:
     the run is afterwards as it was. Where it cannot be had the log says so, and a fault that comes
     before the graft has settled goes back to here.
     """
+    recovery, now = esper.recovery, esper.recovery.newest
+    saved, recovery.saved_moments = recovery.saved_moments, {}
+    for moment in dict.fromkeys(saved.values()):
+        seeds = [s for s, its in saved.items() if its == moment and s in recovery.before_grafts]
+        if now is not None and seeds and moment.step != now.step:
+            _regain_one(esper, now, moment, seeds)
+
+
+def _regain_one(esper: LiveRun, now: RunState, moment: Moment, seeds: Sequence[str]) -> None:
     recovery, parts = esper.recovery, esper.recovery.parts
-    moment, recovery.saved_moment = recovery.saved_moment, None
-    now = recovery.newest
-    if moment is None or now is None or recovery.before_graft is None or moment.step == now.step:
-        return
     path = esper.session.checkpoint_at(moment.step)
     if path is None:
         _say(moment.step, "no whole checkpoint of it is left")
@@ -31,7 +38,7 @@ def regain(esper: LiveRun) -> None:
     else:
         try:
             put_back(parts, path)
-            recovery.hold_before_graft(moment)
+            recovery.hold_before_grafts(moment, seeds)
         except EsperError as error:
             _say(moment.step, str(error))
         finally:
