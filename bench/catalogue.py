@@ -17,6 +17,7 @@ from bench import (
     codec,
     decide,
     dormant,
+    gpu,
     guard,
     offer,
     publish,
@@ -70,6 +71,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
         "publish": publish,
         "audit": audit,
         "startup": startup,
+        "gpu": gpu,
     }
 )
 ONLY_FULL = ("race", "search", "whole")

@@ -6,7 +6,7 @@ same loop: what is left is Esper. For the others it is the bare host, and the go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -34,18 +34,23 @@ Batch = tuple[Tensor, Tensor]
 
 def rows(effort: Effort) -> Iterator[Row]:
     """Eager, and compiled in a full run, for compiling takes its time."""
-    # Both models share the code of their forward, and each structure and mode is a graph of it.
-    torch._dynamo.config.recompile_limit = 64
-    for is_compiled in (False,) if effort.is_quick else (False, True):
-        plain = _grown()
-        with _growing(is_compiled) as (esper, ours, batch):
-            bare = Tower(_NUM_SITES)
-            for model in (plain, bare) if is_compiled else ():
-                model.compile()
-            for stage in (*_OUTSIDE, *_IN_PATH):
-                _go_on(esper, ours, stage)
-                peer = plain if stage in _IN_PATH else bare
-                yield _row(effort, stage, ours, _step(peer, batch), is_compiled=is_compiled)
+    yield from _rows(effort, is_compiled=False)
+    if not effort.is_quick:
+        # Both models share the code of their forward; each structure and mode is a graph of it.
+        with torch._dynamo.config.patch(recompile_limit=64):
+            yield from _rows(effort, is_compiled=True)
+
+
+def _rows(effort: Effort, *, is_compiled: bool) -> Iterator[Row]:
+    plain = _grown()
+    with _growing(is_compiled) as (esper, ours, batch):
+        bare = Tower(_NUM_SITES)
+        for model in (plain, bare) if is_compiled else ():
+            model.compile()
+        for stage in (*_OUTSIDE, *_IN_PATH):
+            go_on(esper, ours, stage)
+            peer = plain if stage in _IN_PATH else bare
+            yield _row(effort, stage, ours, step_of(peer, batch), is_compiled=is_compiled)
 
 
 def _row(
@@ -73,7 +78,7 @@ def _row(
 def _grown() -> nn.Module:
     """The network that the seeds end as, plain."""
     with _growing(is_compiled=False) as (esper, ours, _):
-        _go_on(esper, ours, Stage.FOSSILIZED)
+        go_on(esper, ours, Stage.FOSSILIZED)
         return export(esper.model).requires_grad_(True)
 
 
@@ -85,20 +90,25 @@ def _growing(is_compiled: bool) -> Iterator[tuple[Orchestrator, Callable[[], Non
     model = Tower(_NUM_SITES)
     if is_compiled:
         model.compile()
-    settings: dict[str, Any] = {
+    sites = [f"layers.{number}" for number in range(_NUM_SITES)]
+    with attached(model, **growing(sites, batch)) as esper:
+        yield esper, step_of(model, batch, esper.rates.optimizers[0], esper.after_step), batch
+
+
+def growing(sites: Iterable[str], batch: Batch) -> dict[str, Any]:
+    """Settings of a run in which the same grows at each site, whatever it gains."""
+    return {
         "policy": "schedule",
-        "schedule": [(2, f"layers.{number}", "low_rank") for number in range(_NUM_SITES)],
+        "schedule": [(2, site, "low_rank") for site in sites],
         "telemetry": "off",
         "veto": False,
         "loss_fn": _loss,
         "data": ([batch], [batch]),
         "trial_steps": [1],
     }
-    with attached(model, **settings) as esper:
-        yield esper, _step(model, batch, esper.rates.optimizers[0], esper.after_step), batch
 
 
-def _go_on(esper: Orchestrator, step: Callable[[], None], stage: Stage) -> None:
+def go_on(esper: Orchestrator, step: Callable[[], None], stage: Stage) -> None:
     """Train, an epoch of one step after the other, until the seeds are in this stage."""
     while _stage(esper) is not stage:
         assert esper.epoch < _MOST_EPOCHS, f"no seed came to {stage.name}"
@@ -113,7 +123,7 @@ def _stage(esper: Orchestrator) -> Stage:
     return stages.pop() if len(stages) == 1 else Stage.DORMANT if not stages else min(stages)
 
 
-def _step(
+def step_of(
     model: nn.Module,
     batch: Batch,
     optimizer: torch.optim.Optimizer | None = None,

@@ -35,9 +35,9 @@ def attached(model: nn.Module | None = None, **settings: Any) -> Iterator[Orches
     """Esper beside a tower, or another model of its width, in a run directory of its own."""
     model = model or Tower()
     optimizer = torch.optim.AdamW(model.parameters())
-    example = torch.zeros(4, WIDTH)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = str(Path(folder) / "run")
         defaults: dict[str, Any] = {"run_dir": run_dir, "checkpoint": False, "num_epochs": 1000}
-        with Orchestrator.attach(model, optimizer, example=example, **defaults | settings) as esper:
+        defaults["example"] = torch.zeros(4, WIDTH)
+        with Orchestrator.attach(model, optimizer, **defaults | settings) as esper:
             yield esper
