@@ -59,12 +59,12 @@ def _block_s(
 
 
 def rows(effort: Effort) -> Iterator[Row]:
-    """One packet per step, then floods by both publishers."""
+    """One packet per step, then floods, in a full run by both publishers."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         yield _packet_row(effort, folder)
         for rate, most in _RATES:
-            for publisher in PUBLISHERS:
+            for publisher in PUBLISHERS[:1] if effort.is_quick else PUBLISHERS:
                 yield _flood_row(effort, folder, publisher, rate, most)
 
 

@@ -14,21 +14,20 @@ _LIGHTNING = "import lightning.pytorch"
 
 
 def rows(effort: Effort) -> Iterator[Row]:
-    """`esper --help` beside a Python that does nothing, the packages beside what they import."""
+    """`esper --help` beside a Python that does nothing, the packages beside what they import.
+
+    A quick look leaves out those that import torch: that takes seconds each time.
+    """
     yield _row(
         effort, "help", "esper --help", "-m tolaria --help", "pass", "python -c pass", _HELP_MS
     )
     yield _row(effort, "leyline", "import leyline", "import leyline", "import msgspec")
     yield _row(effort, "oona", "import oona", "import oona", "import redis")
+    if effort.is_quick:
+        return
     yield _row(effort, "kasmina", "import kasmina", "import kasmina", "import torch", most=1.25)
-    yield _row(
-        effort,
-        "tolaria",
-        "from tolaria import EsperCallback",
-        "from tolaria import EsperCallback",
-        _LIGHTNING,
-        most=1.25,
-    )
+    callback = "from tolaria import EsperCallback"
+    yield _row(effort, "tolaria", callback, callback, _LIGHTNING, most=1.25)
 
 
 def _row(
