@@ -30,7 +30,11 @@ _MISTAKE = 2
 
 @click.command(help=__doc__)
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHES)))
-@click.option("--quick", is_flag=True, help="a third of the pairs, without the slowest rows: under two minutes")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="a third of the pairs, not the slowest rows: under two minutes",
+)
 @click.option(
     "--against",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
