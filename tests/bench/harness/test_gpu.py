@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 from bench import gpu
 from bench.harness import Effort
 from bench.harness.row import Verdict
+from tests.tolaria.plain_loops import one_thread as one_thread
 
 TINY = gpu.Size(num_blocks=2, width=16, num_heads=2, vocabulary=50, batch_size=16, length=8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Contended threads are many times slower."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 def test_every_row_is_measured_where_there_is_a_device() -> None:
