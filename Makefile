@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 # One test process per core; a file's tests mostly stay together, for the runs that they share.
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help setup train check test test-slow reliability mutants bench bench-suites growth growth-peers clean
+.PHONY: help setup train check test test-slow reliability reliability-long mutants bench bench-suites \
+	growth growth-peers clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -41,6 +42,12 @@ reliability: setup ## every fault that the tests inject, counted by class (under
 
 mutants: setup ## plant every bug of tests/reliability/mutants: a named test must find each
 	$(BIN)/python -m pytest -q -m slow --all-mutants tests/reliability/test_mutants.py $(PARALLEL)
+
+SEEDS ?= 10
+reliability-long: setup mutants ## every planted bug, then the faults drawn anew SEEDS times (an hour)
+	for rng_seed in $$(seq 1 $(SEEDS)); do \
+		$(BIN)/python -m pytest -q -m fault --fault-totals --fault-seed $$rng_seed $(PARALLEL) || exit 1; \
+	done
 
 bench: setup ## what Esper costs, against limits and peers (about twelve minutes)
 	$(BIN)/python -m bench
