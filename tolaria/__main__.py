@@ -33,7 +33,10 @@ def main() -> NoReturn:
         click.echo(f"esper: {error.format_message()}{hint}", err=True)
         sys.exit(_MISTAKE)
     except EsperError as error:
-        click.echo(f"esper: {error}", err=True)
+        from tolaria.show.phrases import clean
+
+        # It may quote what a file says, which may try to steer the terminal.
+        click.echo(f"esper: {clean(str(error))}", err=True)
         sys.exit(_MISTAKE)
     sys.exit(0)
 

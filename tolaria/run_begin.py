@@ -13,6 +13,17 @@ from tolaria.plain_loop import handover
 _LOG = logging.getLogger("esper")
 
 
+def refuse_strange(esper: LiveRun) -> None:
+    """Refuse seeds of the model that this run knows nothing of; nothing is written.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    strange = [s for s in attached_seeds(esper.model) if s not in esper.executor.table]
+    if esper.config.grows:
+        handover.refuse_seeds(strange, type(esper.model).__name__)
+
+
 def begin(esper: LiveRun, *, resumed: bool) -> None:
     """Announce the run and remember the state it starts from.
 
@@ -20,9 +31,7 @@ def begin(esper: LiveRun, *, resumed: bool) -> None:
         ConfigError: the model carries seeds that this run knows nothing of.
     """
     esper.executor.table.adopt()
-    strange = [s for s in attached_seeds(esper.model) if s not in esper.executor.table]
-    if esper.config.grows:
-        handover.refuse_seeds(strange, type(esper.model).__name__)
+    refuse_strange(esper)
     if (flaw := esper.config.schedule_flaw(esper.num_epochs)) is not None:
         _LOG.warning("%s", flaw)
     # An optimizer may still have the groups of seeds that were taken off since.

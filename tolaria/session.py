@@ -16,7 +16,7 @@ from oona.collecting import Child, start_child
 from tolaria.config import EsperConfig
 from tolaria.disk.manifest import Occasion
 from tolaria.disk.retention import Rules
-from tolaria.disk.run import RunDirectory
+from tolaria.disk.run import RunDirectory, warn_of_others
 from tolaria.disk.saves import refuse_lost
 from tolaria.disk.seed_records import FILE_NAME, SeedRecords
 from tolaria.disk.store import CheckpointStore, Groups
@@ -24,6 +24,7 @@ from tolaria.disk.writer import CheckpointWriter
 from tolaria.exporters import Exporters
 from tolaria.recorder import Recorder
 from tolaria.show import report
+from tolaria.show.phrases import clean
 
 _LOG = logging.getLogger("esper")
 _ROUTINE: Final = Occasion()
@@ -72,6 +73,7 @@ class Session:
         catalogue.require(config.blueprints)
         path = None if config.run_dir is None else Path(config.run_dir)
         run = RunDirectory.open(path) if resume and path is not None else _create(path)
+        warn_of_others(run.path)
         with ExitStack() as undo:
             undo.callback(run.close)
             bus = Bus.open(
@@ -117,7 +119,7 @@ class Session:
             _LOG.warning("the last checkpoint is still being written; looking at earlier ones")
         newest = self._store.newest_valid()
         for name, problems in self._store.problems.items():
-            _LOG.warning("checkpoint passed over: %s: %s", name, "; ".join(problems))
+            _LOG.warning("checkpoint passed over: %s: %s", name, clean("; ".join(problems)))
         return newest
 
     def checkpoint_at(self, step: int) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from leyline import COLUMN_FORMATS, limits
+from leyline import COLUMN_FORMATS, Stage, limits
 
 INTEGERS: Final = (
     "stage",
@@ -34,6 +34,7 @@ FLOATS: Final = (
 """float32 columns."""
 _FILL: Final = {"blueprint": -1, **dict.fromkeys(FLOATS[1:], np.nan)}
 _CAPACITY: Final = 16
+_STAGES: Final = [int(stage) for stage in Stage]
 
 
 class SeedColumns:
@@ -83,7 +84,21 @@ class SeedColumns:
         return {**copies, "ring": self.ring[: self.size].copy()}
 
     def load(self, state: Mapping[str, NDArray[Any]], size: int) -> None:
-        """Take over copies of so many rows."""
+        """Take over copies of so many rows.
+
+        Raises:
+            ValueError: a column is of another length or type, or names a stage that there is not.
+        """
+        for name, array in self._arrays.items():
+            held = state[name]
+            if held.shape != (size,) or held.dtype != array.dtype:
+                raise ValueError(
+                    f"column {name!r} has {held.dtype} {held.shape}, not {array.dtype} {(size,)}"
+                )
+        if not np.isin(state["stage"], _STAGES).all():
+            raise ValueError(f"the stages are {state['stage'][:10].tolist()}, not of {_STAGES}")
+        if not (state["num_transitions"] >= 0).all():
+            raise ValueError("a number of transitions is negative")
         self._new_blocks(max(_CAPACITY, size))
         self.size = size
         for name in self._arrays:

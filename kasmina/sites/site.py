@@ -10,6 +10,7 @@ import torch
 
 from kasmina.blueprints import Cost, catalogue
 from kasmina.sites.shape import SiteShape
+from leyline import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class Site:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """A site from its plain values."""
-        dtype = getattr(torch, values["dtype"].removeprefix("torch."))
+        # Not getattr, which would import what a name from a file asks for.
+        dtype = vars(torch).get(str(values["dtype"]).removeprefix("torch."))
+        if not isinstance(dtype, torch.dtype):
+            raise CheckpointError(f"a site has {values['dtype']!r:.80} as its type of tensor")
         shape = SiteShape.from_dict(values["shape"])
         return cls(values["name"], shape, dtype, values["num_chunks"])

@@ -53,6 +53,28 @@ def test_a_url_that_is_malformed_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_anybody_may_write_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line that says what to do, and the run goes on; there is none where only others of the
+    group may."""
+    place = tmp_path / "a run"
+    Session.open(_config(place)).close(ENDED)
+    said = []
+    for mode in (0o777, 0o775):
+        place.chmod(mode)
+        caplog.clear()
+        Session.open(_config(place), resume=True).close(ENDED)
+        said.append([r.getMessage() for r in caplog.records if r.name == "esper"])
+    assert said == [
+        [
+            f"{place} can be written by every user of this machine, who may so change what the "
+            f"run resumes from: chmod o-w '{place}'"
+        ],
+        [],
+    ]
+
+
 def test_a_session_that_cannot_be_opened_lets_go_of_all_it_had(tmp_path: Path) -> None:
     """A damaged journal stops a resume after the bus was opened; the directory is free again and
     the bus is closed."""

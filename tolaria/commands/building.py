@@ -88,7 +88,8 @@ def import_object(path: str) -> Any:
         ConfigError: the path is malformed, or the module or the name does not exist.
     """
     module_name, separator, name = path.partition(":")
-    if not separator or not module_name or not name:
+    parts = [*module_name.split("."), name]
+    if not separator or not all(part.isidentifier() for part in parts):
         raise ConfigError(f"{path!r} is not of the form package.module:Name")
     here = str(Path.cwd())
     if here not in sys.path:

@@ -58,7 +58,7 @@ def inspect_run(path: Path, *, as_json: bool) -> None:
     if view.sites is not None:
         console.print("\n" + "\n".join(sites_lines(view.sites)), markup=False, soft_wrap=True)
     if view.lifecycle is not None:
-        console.print(f"\n{lifecycle_line(view.lifecycle)}")
+        console.print(f"\n{lifecycle_line(view.lifecycle)}", markup=False)
     if lines := health_lines(view):
         console.print("\n" + "\n".join(lines), markup=False, soft_wrap=True)
     if view.learning_rates is not None:
@@ -99,7 +99,8 @@ def fault_lines(view: RunView) -> list[str]:
 
 def lifecycle_line(metrics: leyline.LifecycleMetrics) -> str:
     """The last boundary's lifecycle metrics in one line; what did not happen there is left out."""
-    stages = ", ".join(f"{num} {name}" for name, num in metrics.stages.items()) or "no seeds"
+    stages = ", ".join(f"{num} {clean(name)}" for name, num in metrics.stages.items())
+    stages = stages or "no seeds"
     if not math.isnan(metrics.mean_alpha):
         stages += f", grafting at alpha {metrics.mean_alpha:.2f}"
     nouns = ("transition", "fault", "refusal")

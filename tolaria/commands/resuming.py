@@ -16,7 +16,7 @@ from tolaria.config import EsperConfig
 from tolaria.disk.manifest import read_manifest
 from tolaria.disk.run import RunDirectory
 from tolaria.disk.saves import refuse_lost
-from tolaria.show.phrases import counted
+from tolaria.show.phrases import clean, counted
 
 _MUST_AGREE = ("model", "data", "model_args", "data_args")
 
@@ -66,7 +66,7 @@ def _point_of(
     path = run.path
     newest, problems = look_for_checkpoint(run)
     for problem in problems:
-        console.print(f"checkpoint passed over: {problem}")
+        console.print(f"checkpoint passed over: {clean(problem)}", markup=False)
     if newest is None:
         refuse_lost(run, damaged=bool(problems))
     if newest is None and not (path / SPEC_FILE).is_file():

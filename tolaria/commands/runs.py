@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -23,7 +23,7 @@ class StoredSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     spec: TrainSpec
     rng_seed: int
-    epochs: int
+    epochs: Annotated[int, msgspec.Meta(ge=1)]
 
 
 def store_spec(run_dir: Path, stored: StoredSpec) -> None:

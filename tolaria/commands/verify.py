@@ -13,6 +13,7 @@ from oona.metrics.operations import Operations
 from tolaria.disk.audit import audit
 from tolaria.disk.run import RunDirectory
 from tolaria.show.output import Output
+from tolaria.show.phrases import clean
 
 if TYPE_CHECKING:
     from oona.audit.head import Head
@@ -38,7 +39,7 @@ def verify_store(url: str) -> None:
         ends = f", {head.num_rows:,} rows, the last with the hash {head.last_hash.hex()}"
     console = Output()
     for flaw in flaws:
-        console.print(f"bad: {name}: {flaw}", markup=False, soft_wrap=True)
+        console.print(f"bad: {name}: {clean(flaw)}", markup=False, soft_wrap=True)
     if flaws:
         sys.exit(1)
     console.print(f"{name}: the audit trail is sound{ends}", markup=False, soft_wrap=True)
@@ -67,7 +68,8 @@ def verify_run(path: Path) -> None:
         num_sound += not finding.problems
         num_bad += bool(finding.problems)
         for problem in finding.problems:
-            console.print(f"bad: {finding.name}: {problem}", markup=False, soft_wrap=True)
+            bad = f"bad: {finding.name}: {clean(problem)}"
+            console.print(bad, markup=False, soft_wrap=True)
     if num_bad:
         console.print(f"{path}: {num_bad} bad, {num_sound} sound", markup=False, soft_wrap=True)
         sys.exit(1)

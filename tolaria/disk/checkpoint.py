@@ -21,8 +21,9 @@ from leyline import CheckpointError
 from tolaria.disk import manifest as manifests
 from tolaria.disk import migrations, tree
 from tolaria.disk.manifest import Manifest, read_file, read_manifest
+from tolaria.disk.misfit import MISFIT
 from tolaria.disk.sealed import digest
-from tolaria.disk.staging import FILES, MODEL, SKELETON, TENSORS
+from tolaria.disk.staging import FILES, MODEL, SKELETON, TENSORS, refuse_many
 
 NAME: Final = re.compile(r"step-(\d{8,18})(?:-(\d{1,9}))?")
 
@@ -39,6 +40,7 @@ def load(path: Path) -> dict[str, Any]:
     if manifest is None or problems:
         raise CheckpointError(f"{path} is damaged: {'; '.join(problems)}")
     try:
+        refuse_many(contents)
         skeleton = json.loads(contents[SKELETON])
         model = safetensors.torch.load(contents[MODEL])
         tensors = safetensors.torch.load(contents[TENSORS])
@@ -49,15 +51,7 @@ def load(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"it holds a {type(state).__name__}, not a dict")
         written_on = msgspec.to_builtins(manifest.surroundings)
         migrations.bring_up_to_date(state, written_on)
-    except (
-        CheckpointError,
-        SafetensorError,
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,  # also RecursionError
-        AssertionError,  # safetensors, on an empty tensor without an empty axis
-    ) as error:
+    except (SafetensorError, *MISFIT) as error:  # a CheckpointError is a ValueError
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     return state
 

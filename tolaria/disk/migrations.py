@@ -47,8 +47,18 @@ def bring_up_to_date(state: Mapping[str, Any], surroundings: Values) -> None:
 
 
 def growth_up_to_date(growth: Values, surroundings: Values) -> None:
-    """Change a growth state of an older format in place; it may come from Lightning's own file."""
-    for number in range(growth.get("format", 1), FORMAT):
+    """Change a growth state of an older format in place; it may come from Lightning's own file.
+
+    Raises:
+        CheckpointError: the format is one that this version does not know.
+    """
+    written = growth.get("format", 1)
+    if type(written) is not int or not 1 <= written <= FORMAT:
+        raise CheckpointError(
+            f"its state of growth is of format {written!r:.20} and this version reads 1 to "
+            f"{FORMAT}: read it with the version that wrote it"
+        )
+    for number in range(written, FORMAT):
         _GROWTH[number](growth, surroundings)
     growth["format"] = FORMAT
 

@@ -6,8 +6,11 @@ import fcntl
 import functools
 import hashlib
 import io
+import logging
 import os
 import re
+import shlex
+import stat
 import weakref
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +23,7 @@ from leyline import RunError, RunLockedError
 from tolaria.disk.files import DISK, FileOps, reason, write_atomic
 from tolaria.disk.sealed import seal, unseal
 
+_LOG: Final = logging.getLogger("esper")
 _FORMAT: Final = 1
 _MARKER: Final = "run.json"
 _LOCK: Final = "lock"
@@ -169,6 +173,20 @@ def require(path: Path, name: str, ops: FileOps = DISK) -> None:
     if name not in marker.essential:
         marker = msgspec.structs.replace(marker, essential=(*marker.essential, name))
         write_atomic(path / _MARKER, seal(msgspec.to_builtins(marker)), ops)
+
+
+def warn_of_others(path: Path) -> None:
+    """Log one line if anybody on the machine may write into a run's directory.
+
+    It is not refused: in containers and on network volumes that is usual, and does no harm.
+    """
+    if path.stat().st_mode & stat.S_IWOTH:
+        _LOG.warning(
+            "%s can be written by every user of this machine, who may so change what the run "
+            "resumes from: chmod o-w %s",
+            path,
+            shlex.quote(str(path)),
+        )
 
 
 def _close(reference: weakref.ref[RunDirectory]) -> None:

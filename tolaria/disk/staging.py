@@ -106,6 +106,22 @@ class Staging:
             at += tensor_file.aligned(layout.size_bytes)
 
 
+def refuse_many(contents: Mapping[str, bytes]) -> None:
+    """Refuse a file with more tensors than its skeleton has places for: each costs a kilobyte.
+
+    Every entry of a header is an object, and so is every place; braces in a name are in both.
+
+    Raises:
+        CheckpointError: it has more.
+    """
+    most = contents[SKELETON].count(b"{")
+    for name in (MODEL, TENSORS):
+        size_bytes = int.from_bytes(contents[name][:8], "little")
+        num = contents[name].count(b"{", 8, 8 + min(size_bytes, len(contents[name]))) - 1
+        if num > most:
+            raise CheckpointError(f"{name} holds {num} tensors, of which {SKELETON} names {most}")
+
+
 def _seeds(state_dict: Mapping[str, Any]) -> tuple[StoredSeed, ...]:
     """The seeds that a model's state describes."""
     try:

@@ -125,8 +125,10 @@ class EsperCallback(pl.Callback):
             validates=trainer.enable_validation,
         )
         self._has_validated = False
-        first_epoch = trainer.current_epoch if state is None else int(state["epoch"])
         try:
+            first_epoch = trainer.current_epoch
+            if state is not None:
+                first_epoch = growth_state.epoch_of(state)
             self.orchestrator = Orchestrator(
                 pl_module,
                 trainer.optimizers,
@@ -141,6 +143,7 @@ class EsperCallback(pl.Callback):
             self.orchestrator.epoch = first_epoch
             if state is not None:
                 growth_state.restore_growth(self.orchestrator, state, rng=not again)
+                growth_state.rewind(self.orchestrator, state)
                 forget_early_iterator(trainer)
             elif self.resume_run:
                 # Nothing was saved: it all happens again.

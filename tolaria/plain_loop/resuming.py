@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from kasmina import grow_on_load
 from leyline import CheckpointError, ConfigError
 from tolaria.config import EsperConfig
 from tolaria.disk.checkpoint import load
 from tolaria.disk.manifest import read_manifest
+from tolaria.disk.misfit import MISFIT, refusing_misfits
 from tolaria.disk.store import Groups
 from tolaria.live_run import LiveRun
 from tolaria.resume import growth_state, rng_state
 from tolaria.resume.occasion import group_names
+from tolaria.run_begin import refuse_strange
 from tolaria.session import Session
+
+_LIKE_PARAMETER: Final = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
+"""What torch's own optimizers hold in the shape of the parameter."""
 
 
 class LoopState(NamedTuple):
@@ -79,7 +84,15 @@ def restore(esper: LiveRun, saved: LoopState | None) -> None:
     if saved is None:
         esper.replay(esper.session.recorder.rewind(0))
         return
-    growth_state.restore_growth(esper, saved.state["esper"], rng=False)
+    growth = saved.state["esper"]
+    with refusing_misfits(str(saved.path)):
+        _restore(esper, saved, growth)
+    refuse_strange(esper)
+    growth_state.rewind(esper, growth)  # last: nothing is written before all else has fitted
+
+
+def _restore(esper: LiveRun, saved: LoopState, growth: Mapping[str, Any]) -> None:
+    growth_state.restore_growth(esper, growth, rng=False)
     optimizers = esper.rates.optimizers
     _refuse_other("optimizer", optimizers, saved.state["optimizer_states"], saved.path)
     _refuse_other("scheduler", esper.schedulers, saved.state.get("schedulers", []), saved.path)
@@ -89,7 +102,7 @@ def restore(esper: LiveRun, saved: LoopState | None) -> None:
     _load("optimizer", optimizers, saved.state["optimizer_states"], saved.path)
     _load("scheduler", esper.schedulers, saved.state.get("schedulers", []), saved.path)
     _load("scaler", esper.recovery.parts.scalers, scalers, saved.path)
-    rng_state.restore(saved.state["esper"]["rng"])
+    rng_state.restore(growth["rng"])
 
 
 def _refuse_other(what: str, ours: Sequence[Any], states: Sequence[Any], path: Path) -> None:
@@ -113,11 +126,40 @@ def _refuse_other_groups(saved: LoopState, now: Groups) -> None:
         )
 
 
+def _refuse_unusual(mine: Any) -> None:
+    """Refuse an optimizer's options and moments that its first step would break on.
+
+    Torch takes whatever a state holds.
+    """
+    for group in getattr(mine, "param_groups", ()):
+        for name, usual in getattr(mine, "defaults", {}).items():
+            value = group.get(name, usual)
+            if not _is_alike(value, usual) and (value is not None or name == "lr"):
+                raise TypeError(f"{name} is {value!r:.80}, where {usual!r:.80} is usual")
+    if not type(mine).__module__.startswith("torch.optim"):
+        return  # others may hold moments of a lower rank under these names
+    for parameter, moments in getattr(mine, "state", {}).items():
+        for name in _LIKE_PARAMETER & moments.keys():
+            held = moments[name]
+            if held is not None and (not isinstance(held, Tensor) or held.shape != parameter.shape):
+                shape = tuple(held.shape) if isinstance(held, Tensor) else type(held).__name__
+                raise ValueError(f"{name} is {shape}, its parameter {tuple(parameter.shape)}")
+
+
+def _is_alike(value: Any, usual: Any) -> bool:
+    """Whether a value is a number, or a row of so many of them, where the usual one is."""
+    if isinstance(usual, tuple):
+        fits = isinstance(value, tuple | list) and len(value) == len(usual)
+        return fits and all(map(_is_alike, value, usual))
+    return not isinstance(usual, int | float) or isinstance(value, int | float | Tensor)
+
+
 def _load(what: str, ours: Sequence[Any], states: Sequence[Mapping[str, Any]], path: Path) -> None:
     for mine, state in zip(ours, states, strict=True):
         try:
             mine.load_state_dict(dict(state))
-        except (ValueError, KeyError, RuntimeError, TypeError) as error:
+            _refuse_unusual(mine)
+        except MISFIT as error:
             raise CheckpointError(
                 f"{path}: the {what} {type(mine).__name__} cannot take its state: {error}; build "
                 "it as when the checkpoint was written"

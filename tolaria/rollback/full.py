@@ -11,6 +11,7 @@ from kasmina.structure import match_structure
 from leyline import CheckpointError, RollbackError
 from tolaria.disk.checkpoint import load
 from tolaria.disk.migrations import growth_states
+from tolaria.disk.misfit import MISFIT
 from tolaria.resume import rng_state
 from tolaria.rollback.state import Parts
 
@@ -51,9 +52,9 @@ def put_back(parts: Parts, path: Path) -> tuple[int, int]:
         raise CheckpointError(f"{path} holds no state of growth; it is of another run")
     try:
         _put_back(parts, state, growth)
-    except (RuntimeError, ValueError, TypeError, KeyError, LookupError) as error:
+        return int(growth["epoch"]), int(growth["step"])
+    except MISFIT as error:
         raise CheckpointError(f"{path} does not fit the run any more: {error}") from error
-    return int(growth["epoch"]), int(growth["step"])
 
 
 def _put_back(parts: Parts, state: Mapping[str, Any], growth: Mapping[str, Any]) -> None:
