@@ -208,8 +208,8 @@ class Orchestrator(LiveRun):
             OwnerError, RunError: as for `after_step`.
         """
         timer = StageTimer(self.clock_s)
-        with self.turnstile, timer.stage("checkpoint"):
-            save(self, state)
+        with self.turnstile:
+            save(self, state, timer)
         self.carried_ms = timer.took_ms
 
     def close(

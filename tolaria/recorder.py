@@ -42,8 +42,7 @@ class Recorder:
         self.listeners: list[Listener] = []
         self.num_unwritten = 0
         """Events that the disk refused or that are too large; the view has them all the same."""
-        self.problem = ""
-        """What was wrong with the last of them."""
+        self._problem = ""
         self._clock_s = clock_s
         self._step = 0
         self._losses: list[float] = []
@@ -57,7 +56,7 @@ class Recorder:
                 self._journal.append(event)
             except (RunError, ContractError) as error:
                 self.num_unwritten += 1
-                self.problem = f"{type(event).__name__} is not in the journal: {error}"
+                self._problem = f"{type(event).__name__} is not in the journal: {error}"
         self.view.apply(event)
         self._pass_on(event)
 
@@ -97,12 +96,17 @@ class Recorder:
         return self._journal.position
 
     def sync(self) -> None:
-        """Make the journal durable; what the disk says against it is kept as `problem`."""
+        """Make the journal durable; `take_problem` tells what the disk says against it."""
         try:
             self.require_sync()
         except RunError as error:
             self.num_unwritten += 1
-            self.problem = str(error)
+            self._problem = str(error)
+
+    def take_problem(self) -> str:
+        """What was wrong with the last event that was lost since this was asked; "" for none."""
+        problem, self._problem = self._problem, ""
+        return problem
 
     def require_sync(self) -> None:
         """Make the journal durable.

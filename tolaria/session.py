@@ -169,6 +169,9 @@ class Session:
             except RunError as error:
                 _LOG.warning("the report could not be written: %s", error)
             self.recorder.sync()
+            problem = self.recorder.take_problem()
+            if problem:  # there is no boundary left to tell of it
+                _LOG.warning("the run's end is not wholly in its journal: %s", problem)
         return self.bus.statistics()
 
     def _finish_checkpoints(self, ended: RunEnded) -> None:

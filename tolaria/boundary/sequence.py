@@ -32,7 +32,6 @@ def pass_boundary(
         outside: times what is no part of the boundary; it holds what the last checkpoint took.
         ends_epoch: False within an epoch.
     """
-    num_unwritten = esper.session.recorder.num_unwritten
     inside = StageTimer(esper.clock_s)
     esper.epoch += 1
     was_risk = esper.watch.risk.state_dict()
@@ -52,7 +51,7 @@ def pass_boundary(
     with outside.stage("journal"):
         for event in [*changes(esper, risk), *_events(esper, outcome.decision, reports, fresh)]:
             esper.session.record(event)
-        _keep(esper, num_unwritten, durably=outcome.is_replayable)
+        _keep(esper, durably=outcome.is_replayable)
     stretch_steps = esper.config.boundary_every_steps or esper.steps_since_boundary
     esper.executor.ramp_steps = max(1, stretch_steps * esper.config.ramp_epochs)
     esper.steps_since_boundary = 0
@@ -135,21 +134,20 @@ def _commit(
     return outcome
 
 
-def _keep(esper: LiveRun, num_unwritten: int, *, durably: bool) -> None:
+def _keep(esper: LiveRun, *, durably: bool) -> None:
     """Say when the journal has begun to lose events; have it on the disk before the next step.
 
     Args:
-        num_unwritten: events it had lost before this boundary.
         durably: whether time or chance decided this outcome, so that a resume must know of it.
     """
     recorder = esper.session.recorder
     if durably:
         recorder.sync()
-    is_losing = recorder.num_unwritten > num_unwritten
-    if is_losing and (durably or not esper.journal_is_losing):
+    problem = recorder.take_problem()  # also of what came after the last boundary
+    if problem and (durably or not esper.journal_is_losing):
         action = "training goes on; if it is resumed, it may not end bit-identical"
-        esper.fault("journal", recorder.problem, action)
-    esper.journal_is_losing = is_losing
+        esper.fault("journal", problem, action)
+    esper.journal_is_losing = bool(problem)
 
 
 def _events(

@@ -38,8 +38,7 @@ def end_stretch(esper: LiveRun, *, ends_epoch: bool) -> BoundaryReport:
     if ends_epoch:
         esper.epoch_end_step = esper.step
     if ends_epoch and esper.in_plain_loop and esper.config.checkpoint:
-        with outside.stage("checkpoint"):
-            save(esper, None)
+        save(esper, None, outside)
     if report is last:
         esper.carried_ms = outside.took_ms
     else:

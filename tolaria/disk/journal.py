@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self, get_args
 
@@ -32,6 +33,8 @@ class Journal:
         self._file = file
         self._position = position
         self._ops: Final = ops
+        self._is_torn = False
+        """Whether a part of a record may be behind the history: nothing after it could be read."""
 
     @classmethod
     def open(cls, path: Path, *, position: int | None = None, ops: FileOps = DISK) -> Self:
@@ -69,20 +72,23 @@ class Journal:
         """Add one event; it survives the death of this process, and a power loss after `sync`.
 
         Raises:
-            RunError: the disk refused; the history is as before.
+            RunError: the disk refused; the history is as before, and the next one is tried again.
             ContractError: the event is too large to be a message.
         """
         message = encode(event)
         record = _LENGTH.pack(len(message)) + message
+        file = self._whole_file()
         try:
-            self._ops.append(self._open_file(), record)
+            self._ops.append(file, record)
         except OSError as error:
-            self._cut(self._position)
+            self._is_torn = True
+            with suppress(RunError):  # a disk that is sick now may be well by the next event
+                self._whole_file()
             raise RunError(f"{self.path} could not be written: {reason(error)}") from error
         self._position += len(record)
 
     def sync(self) -> None:
-        """Wait until the history is on the disk."""
+        """Wait until the history is on the disk; another thread may append meanwhile."""
         self._open_file()
         try:
             self._ops.fsync(self.path)
@@ -95,7 +101,7 @@ class Journal:
         Raises:
             RunError: no record ends there; nothing was changed.
         """
-        self._open_file()
+        self._whole_file()
         self._cut(_end(self.path, position))
 
     def close(self) -> None:
@@ -107,16 +113,22 @@ class Journal:
             raise RunError(f"{self.path} is closed; open it again to write to it")
         return self._file
 
+    def _whole_file(self) -> io.FileIO:
+        """The file, open and without a part of a record at its end."""
+        file = self._open_file()
+        if self._is_torn:
+            self._cut(self._position)
+        return file
+
     def _cut(self, position: int) -> None:
         try:
             self._ops.truncate(self.path, position)
         except OSError as error:
-            self.close()  # what follows a torn record could not be read back
             raise RunError(
-                f"{self.path} could not be cut back to {position} bytes and is closed now: "
-                f"{reason(error)}"
+                f"{self.path} could not be cut back to {position} bytes: {reason(error)}"
             ) from error
         self._position = position
+        self._is_torn = False
 
 
 def read(path: Path) -> Iterator[Event]:

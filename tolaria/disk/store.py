@@ -70,9 +70,8 @@ class CheckpointStore:
             return
         try:
             ops.mkdir_with_parents(self.active)
-            for folder in self._folders():
-                for stale in folder.glob(f"{_TEMPORARY}*"):
-                    ops.remove_tree(stale)
+            for stale in self._stale():
+                ops.remove_tree(stale)
         except OSError as error:
             raise CheckpointError(f"{directory} cannot be used: {reason(error)}") from error
 
@@ -132,6 +131,10 @@ class CheckpointStore:
     def _folders(self) -> list[Path]:
         return [f for f in (self.directory, self.active, self.archive) if f.is_dir()]
 
+    def _stale(self) -> list[Path]:
+        """What a crash or a disk that would not even delete has left behind."""
+        return [stale for f in self._folders() for stale in f.glob(f"{_TEMPORARY}*")]
+
     # --- writing -----------------------------------------------------------------------------
 
     def commit(self, step: int, state: Mapping[str, Any], occasion: Occasion = _ROUTINE) -> Path:
@@ -190,7 +193,8 @@ class CheckpointStore:
         )
         files[manifests.FILE_NAME] = sealed(manifest)
         try:
-            if temporary.exists():  # an earlier failure that could not be cleaned up
+            self.sweep()
+            if temporary.exists():  # this one must go
                 self._ops.remove_tree(temporary)
             self._write(temporary, files)
             before_commit()
@@ -207,6 +211,12 @@ class CheckpointStore:
         with suppress(CheckpointError):  # the new one is there all the same
             self._retire(path)
         return path
+
+    def sweep(self) -> None:
+        """Remove what earlier failures could not, as far as the disk lets it now."""
+        for stale in self._stale():
+            with suppress(OSError):
+                self._ops.remove_tree(stale)
 
     def undo_after(self, path: Path) -> list[Path]:
         """Set every checkpoint after this one aside, in archive/, where no resume finds it.

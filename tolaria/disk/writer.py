@@ -93,7 +93,7 @@ class CheckpointWriter:
         return problem
 
     def close(self) -> str | None:
-        """Wait for the save under way and let go of the memory.
+        """Wait for the save under way, let go of the memory and of what failed saves have left.
 
         Returns:
             What went wrong with it, or None.
@@ -101,6 +101,7 @@ class CheckpointWriter:
         if not self.wait():
             return f"the last checkpoint is not yet written after {self._wait_s:g} s"
         self._staging.release()
+        self._store.sweep()
         return self.take_problem()
 
     def _write(self, step: int, staged: Staged, occasion: Occasion, groups: Groups) -> None:

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from tolaria.boundary.breakers import OPEN
+from tolaria.boundary.stage_timer import StageTimer
+from tolaria.disk.saves import FAILED_SAVE, SAVE
 from tolaria.live_run import LiveRun
 from tolaria.resume import growth_state
 from tolaria.resume.occasion import group_names, occasion_of
 
 
-def save(esper: LiveRun, state: Mapping[str, Any] | None) -> None:
+def save(esper: LiveRun, state: Mapping[str, Any] | None, timer: StageTimer) -> None:
     """Commit a checkpoint of this epoch; a failure is a fault, and the last one stays.
 
     Args:
         state: what to write; None for that of a hand-written loop.
+        timer: given the time this takes; the stage's name outlives a fault that no disk would take.
     """
+    started_s = esper.clock_s()
     esper.committed_epoch = esper.epoch
     breaker = esper.breakers.checkpoint
     was_open = breaker.state == OPEN
@@ -29,3 +33,5 @@ def save(esper: LiveRun, state: Mapping[str, Any] | None) -> None:
         breaker.settle(problem)
     if problem is not None:
         esper.fault("checkpoint", problem, "training goes on; the last checkpoint stays")
+    name = SAVE if problem is None else FAILED_SAVE
+    timer.took_ms[name] = (esper.clock_s() - started_s) * 1e3

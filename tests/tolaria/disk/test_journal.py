@@ -199,6 +199,40 @@ def test_a_full_disk_leaves_the_history_as_it_was(tmp_path):
     assert list(read(tmp_path / "journal")) == [EVENTS[0], EVENTS[2]]
 
 
+def test_a_torn_record_that_could_not_be_cut_off_is_cut_off_later(tmp_path):
+    """A disk that refuses even to cut loses what is told while it does, and no more: the journal
+    can be synced and read at any time, and goes on once the disk is well."""
+
+    class Broken(FileOps):
+        broken = False
+
+        def append(self, file, data):
+            super().append(file, data[: len(data) // 2] if self.broken else data)
+            if self.broken:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        def truncate(self, path, size_bytes):
+            if self.broken:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            super().truncate(path, size_bytes)
+
+    ops = Broken()
+    journal = Journal.open(tmp_path / "journal", ops=ops)
+    journal.append(EVENTS[0])
+    position = journal.position
+    ops.broken = True
+    for event in EVENTS[1:3]:
+        with pytest.raises(RunError, match=r"journal could not be .*Input/output error"):
+            journal.append(event)
+        journal.sync()
+        assert journal.position == position < os.path.getsize(tmp_path / "journal")
+        assert list(read(tmp_path / "journal")) == EVENTS[:1]
+    ops.broken = False
+    journal.append(EVENTS[3])
+    journal.close()
+    assert list(read(tmp_path / "journal")) == [EVENTS[0], EVENTS[3]]
+
+
 def test_a_closed_journal_says_so(tmp_path):
     """Every change to a closed journal is refused; closing twice is not."""
     journal = Journal.open(tmp_path / "journal")

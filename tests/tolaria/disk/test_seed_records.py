@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from kasmina import Executor, SeedTable, discover, unpack_record
 from leyline import CheckpointError, Evidence, Stage
 from tests.kasmina.grower import SEED, Grower, X, advance
+from tests.reliability.plugin import Faults
 from tolaria.disk.seed_records import FILE_NAME, SLOT_SIZE_BYTES, SeedRecords, read_seed_records
 
 LAP = [Stage.GERMINATED, Stage.TRAINING, Stage.CANCELLED, Stage.DORMANT]
@@ -260,8 +261,9 @@ def write_for_ever(path: Path, told: int) -> NoReturn:
         os.write(told, struct.pack("<q", writer.last_id))
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("num_ids", [1, 2, 50, 333, 2_000, 10_000])
-def test_a_killed_writer_leaves_what_it_said(tmp_path: Path, num_ids: int) -> None:
+def test_a_killed_writer_leaves_what_it_said(tmp_path: Path, num_ids: int, faults: Faults) -> None:
     """After kill -9 every id that was told is in the file or was replaced by a later one of its
     seed, no more than the slot being written is damaged, and the next writer goes on."""
     path = tmp_path / FILE_NAME
@@ -291,3 +293,4 @@ def test_a_killed_writer_leaves_what_it_said(tmp_path: Path, num_ids: int) -> No
     for seed, record in expected.items():
         assert found[seed] == record or seed in newer
     assert SeedRecords(path).last_id == last_id
+    faults.injected()

@@ -23,8 +23,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from leyline import CheckpointError, ConfigError, Decision, RunError
+from leyline import CheckpointError, ConfigError, Decision, Event, RunError
 from tests.golden.make import digests
+from tests.reliability.plugin import Faults
 from tests.tolaria.plain_loops import (
     HELD_OUT,
     TRAIN,
@@ -58,8 +59,17 @@ def one_cycle(optimizer: Optimizer) -> Any:
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=total_steps)
 
 
-def script(run_dir: Path, num_epochs: int = NUM_EPOCHS, **settings: Any) -> dict[str, Any]:
-    """What a user's script does, the same at each start; returns what there is at its end."""
+def script(
+    run_dir: Path,
+    num_epochs: int = NUM_EPOCHS,
+    heard: list[Event] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """What a user's script does, the same at each start; returns what there is at its end.
+
+    Args:
+        heard: every event from the start on is added to it.
+    """
     model = make_host()
     optimizer = adam(model)
     schedulers = [one_cycle(optimizer)]
@@ -68,6 +78,8 @@ def script(run_dir: Path, num_epochs: int = NUM_EPOCHS, **settings: Any) -> dict
     esper = attach(model, optimizer, run_dir, resume=True, schedulers=schedulers, **options)
     with esper:
         started = esper.epoch
+        if heard is not None:
+            esper.session.recorder.listeners.append(heard.append)
         while esper.epoch < num_epochs:
             train_epoch(
                 model,
@@ -274,11 +286,12 @@ def kill_often(folder: Path, num_chains: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.fault(1)
 @pytest.mark.parametrize(
     ("num_chains", "num_kills"), [(1, 2), pytest.param(5, 20, marks=pytest.mark.slow)]
 )
 def test_killed_anywhere_and_run_again_it_ends_in_the_same_bits(
-    tmp_path: Path, num_chains: int, num_kills: int
+    tmp_path: Path, num_chains: int, num_kills: int, faults: Faults
 ) -> None:
     """Killed before any operation on the disk, by either thread, again and again."""
     done = subprocess.run(
@@ -291,6 +304,7 @@ def test_killed_anywhere_and_run_again_it_ends_in_the_same_bits(
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert int(done.stdout.split()[-1]) >= num_kills
+    faults.injected(int(done.stdout.split()[-1]))
 
 
 if __name__ == "__main__":

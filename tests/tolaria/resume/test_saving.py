@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from leyline import BreakerChange
+from leyline import BoundaryTiming, BreakerChange
 from tests.tolaria.plain_loops import adam, attach, faults, listen, make_host, run
 from tests.tolaria.plain_loops import one_thread as one_thread
 from tolaria.boundary.breakers import CLOSED, HALF_OPEN, OPEN
@@ -61,6 +61,12 @@ def test_after_three_failed_checkpoints_the_disk_is_left_alone_for_a_minute(
         now_s[0] += 2.0
         run(model, optimizer, esper, 2)
         assert breaker.state == CLOSED
+    timings = [event.outside_ms for event in events if isinstance(event, BoundaryTiming)]
+    saves = ["".join(name for name in timing if "checkpoint" in name) for timing in timings]
+    # In the background one is known to have failed by the next; the last tells of one before.
+    later = ["failed checkpoint" if in_background else "checkpoint", "checkpoint"]
+    tried = ["checkpoint"] * (1 + in_background) + ["failed checkpoint"] * 3
+    assert saves == [*tried, *[""] * 4, *later]
     changes = [event.now for event in events if isinstance(event, BreakerChange)]
     assert changes == [OPEN, HALF_OPEN, CLOSED]
     assert _num_checkpoints(tmp_path / "run") == 3
