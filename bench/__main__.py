@@ -28,8 +28,12 @@ RESULTS = Path(__file__).parent / "results.json"
 _MISTAKE = 2
 
 
-@click.command(help=__doc__)
-@click.argument("names", nargs=-1, type=click.Choice(list(BENCHES)))
+@click.command(
+    help=__doc__,
+    epilog=f"NAMES: {', '.join(BENCHES)}.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.argument("names", nargs=-1, type=click.Choice(list(BENCHES)), metavar="[NAME]...")
 @click.option(
     "--quick",
     is_flag=True,

@@ -124,6 +124,8 @@ class RiskChanged(Message, frozen=True, tag="risk"):
     now: int
     causes: tuple[str, ...]
     """What brought it about, the worst first; of a fall, how long all has been calm."""
+    pace: int | None = None
+    """The RiskLevel that alpha goes by: lower where what is told slows nothing; None: the level."""
 
 
 class Fault(Message, frozen=True, tag="fault"):

@@ -139,6 +139,7 @@ def supervise(folder: Path, rng_seed: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.fault(15)
 def test_fifty_kills_leave_no_trace(tmp_path: Path, faults: Faults) -> None:
     """Killed fifty times, each time before any call of any function, the one run ends with the
@@ -149,7 +150,7 @@ def test_fifty_kills_leave_no_trace(tmp_path: Path, faults: Faults) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=115,
+        timeout=230,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert int(done.stdout.split()[-1]) > NUM_KILLS // 5, "most kills came before it got anywhere"

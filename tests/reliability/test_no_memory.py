@@ -45,6 +45,7 @@ def test_a_raised_lack_of_memory_costs_the_seed_alone(
 
 
 @slow
+@pytest.mark.timeout(240)
 @pytest.mark.fault(12)
 def test_no_memory_costs_the_seed_alone(tmp_path: Path, faults: Faults) -> None:
     """Where memory really ends, at a birth, in a proof, a trial or a graft, all at once or page by
@@ -56,7 +57,7 @@ def test_no_memory_costs_the_seed_alone(tmp_path: Path, faults: Faults) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=230,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout)

@@ -31,9 +31,10 @@ GRACE_S: Final = 5.0
 AT_ONCE_S: Final = 1.0
 MOST_PASSED: Final = {"set up": 1, "test": 4, "policy": 4, "checkpoint": 8, "journal": 8}
 """Times that a phase may be passed before the signal, fewer than a run passes it; others: 16."""
-NAMES: Final = {"run", "seed_record", "checkpoint_id", "schema_id", "journal_position"}
-"""Of this run: its identity, and numbers of records that also tell of a resume, or of what came to
-nothing."""
+NAMES: Final = {"run", "seed_record", "checkpoint_id", "schema_id", "journal_position", "risk"}
+"""Of this run: its identity, numbers of records that also tell of a resume, or of what came to
+nothing, and a level that boundaries raise too which take long on a busy machine; it slows nothing
+then (docs/risk.md)."""
 LIGHTNINGS_OWN: Final = "/loops/fit_loop/epoch_progress/current/ready"
 """Which Lightning leaves one lower once it has resumed at an epoch's start; nothing goes by it."""
 
@@ -118,6 +119,7 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.fault(14)
 @pytest.mark.parametrize("kind", ["SIGINT", "SIGTERM", "twice"])
 def test_a_signal_at_any_phase_ends_it_in_order(tmp_path: Path, kind: str, faults: Faults) -> None:
@@ -130,7 +132,7 @@ def test_a_signal_at_any_phase_ends_it_in_order(tmp_path: Path, kind: str, fault
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=230,
     )
     assert done.returncode == 0, done.stderr[:4000]
     faults.injected(json.loads(done.stdout))

@@ -17,7 +17,7 @@ from tests.reliability.strace import strace as strace
 from tests.tolaria.disk.test_checkpoint import CASES
 
 ROOT: Final = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strace")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.usefixtures("strace")]
 
 
 def struck(folder: Path, what: str) -> dict[str, int]:
@@ -29,7 +29,7 @@ def struck(folder: Path, what: str) -> dict[str, int]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=230,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, int] = json.loads(done.stdout)

@@ -60,6 +60,7 @@ def changes(esper: LiveRun, risk: Assessment) -> list[RiskChanged]:
             was=int(risk.was),
             now=int(risk.level),
             causes=risk.causes,
+            pace=int(esper.watch.risk.pace),
         )
     ]
 

@@ -46,11 +46,11 @@ def export_run(path: Path, output: Path, *, seeds_only: bool = False) -> None:
     try:
         if seeds_only:
             kasmina.save_seeds(module, partial)
-            said = f"the seeds alone; kasmina.load(host, {output.name!r}) puts them on a host"
+            said = f"the seeds alone; kasmina.load(host, {str(output)!r}) puts them on a host"
         elif output.suffix == ".safetensors":
             kept = {name: tensor.clone() for name, tensor in module.state_dict().items()}
             safetensors.torch.save_file(kept, partial)
-            said = f"{len(kept)} tensors; kasmina.load(model, {output.name!r}) grows a host to fit"
+            said = f"{len(kept)} tensors; kasmina.load(model, {str(output)!r}) grows a host to fit"
         else:
             said = _write_program(module, _example(load(checkpoint)), partial)
         partial.replace(output)

@@ -12,8 +12,9 @@ import lightning.pytorch as pl
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHELL: Final = 128
 """What a shell adds to a signal's number to get an exit code."""
-_AT_ONCE: Final = b"\x1b[?25h\nesper: stopped at once; the run goes on from its last checkpoint\n"
-"""Begins by showing the cursor, which a live table hides."""
+_AT_ONCE: Final = b"\nesper: stopped at once; the run goes on from its last checkpoint\n"
+_SHOW_CURSOR: Final = b"\x1b[?25h"
+"""A live table hides it."""
 
 
 class Stops(pl.Callback):
@@ -61,7 +62,7 @@ class Stops(pl.Callback):
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            os.write(2, _AT_ONCE)
+            os.write(2, _SHOW_CURSOR + _AT_ONCE if os.isatty(2) else _AT_ONCE)
             os._exit(_SHELL + number)
         self.received = signal.Signals(number)
         raise KeyboardInterrupt

@@ -191,7 +191,10 @@ def _has_test(module: pl.LightningModule, data: pl.LightningDataModule) -> bool:
 
 
 def _say_interrupted(console: Console, callback: EsperCallback) -> None:
-    said = "interrupted before the run began"
-    if callback.run_dir is not None:
-        said = f"interrupted; go on with the same command and --resume --run-dir {callback.run_dir}"
-    console.print(said, soft_wrap=True)
+    if callback.run_dir is None or callback.orchestrator is None:
+        console.print("interrupted before the run began")
+        return
+    saved = callback.orchestrator.committed_epoch
+    where = f"after epoch {saved}" if saved else "from the beginning"
+    again = f"the same command and --resume --run-dir {callback.run_dir} go on {where}"
+    console.print(f"interrupted; {again}", soft_wrap=True)

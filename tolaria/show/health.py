@@ -54,14 +54,15 @@ def risk_causes(change: RiskChanged) -> str:
     return "; ".join(clean(cause) for cause in change.causes)
 
 
-def risk_action(level: int) -> str:
+def risk_action(change: RiskChanged) -> str:
     """What a level of risk still allows, and what not."""
-    if level not in ALLOWANCES:
+    pace = change.now if change.pace is None else change.pace
+    if not {change.now, pace} <= ALLOWANCES.keys():
         return "unknown here"
-    allowed = ALLOWANCES[RiskLevel(level)]
-    if level == RiskLevel.CRITICAL:
+    allowed = ALLOWANCES[RiskLevel(change.now)]
+    if change.now == RiskLevel.CRITICAL:
         return "the run ends, with a checkpoint to go on from"
-    every = allowed.alpha_every_steps
+    every = ALLOWANCES[RiskLevel(pace)].alpha_every_steps
     said = [
         f"alpha moves in one of {every} steps" if every > 1 else "" if every else "alpha stands"
     ]
@@ -72,7 +73,7 @@ def risk_action(level: int) -> str:
 
 def risk_why(change: RiskChanged) -> str:
     """What brought it about, and what comes of it."""
-    return f"{risk_causes(change)} -> {risk_action(change.now)}"
+    return f"{risk_causes(change)} -> {risk_action(change)}"
 
 
 def health_words(view: RunView) -> str:

@@ -6,6 +6,7 @@ import io
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -96,7 +97,16 @@ def test_the_report_shows_the_levels_over_the_epochs() -> None:
 def test_every_level_s_action_is_in_the_report() -> None:
     """The row of a change says what the level allows."""
     for level in RiskLevel:
-        page: ET.Element = parsed(render(view_of(change(3, 0, level, "x"))))
+        told = change(3, 0, level, "x")
+        page: ET.Element = parsed(render(view_of(told)))
         cells: list[Any] = ["".join(cell.itertext()) for cell in page.iter("td")]
-        assert risk_action(level) in cells
-    assert risk_action(99) == "unknown here"
+        assert risk_action(told) in cells
+    assert risk_action(change(3, 0, 99, "x")) == "unknown here"
+
+
+def test_what_slows_nothing_is_not_said_to() -> None:
+    """A level that a clock alone has raised leaves alpha's pace as it is, and the words say so."""
+    told = msgspec.structs.replace(RISEN, pace=int(RiskLevel.GREEN))
+    assert risk_action(told) == "all goes on as usual"
+    told = msgspec.structs.replace(HIGHER, pace=int(RiskLevel.YELLOW))
+    assert risk_action(told).startswith("alpha moves in one of 2 steps, nothing is planted")

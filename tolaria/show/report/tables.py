@@ -98,7 +98,7 @@ def faults_table(view: RunView) -> str:
         [
             str(r.epoch),
             str(r.step),
-            *map(escape, (risk_head(r), risk_causes(r), risk_action(r.now))),
+            *map(escape, (risk_head(r), risk_causes(r), risk_action(r))),
         ]
         for r in view.risk_changes
     ]
