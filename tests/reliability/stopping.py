@@ -108,11 +108,16 @@ class Points(Dataset[Any]):
 class Data(pl.LightningDataModule):
     """Points in an order of the global stream."""
 
+    def __init__(self, num_workers: int = 0):
+        super().__init__()
+        self._num_workers = num_workers
+
     def setup(self, stage: str) -> None:
         BARRIER.reach("set up")
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(Points(MLP.data(NUM_TRAIN, 1), NUM_TRAIN), batch_size=8, shuffle=True)
+        points = Points(MLP.data(NUM_TRAIN, 1), NUM_TRAIN)
+        return DataLoader(points, batch_size=8, shuffle=True, num_workers=self._num_workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(MLP.data(NUM_HELD_OUT, 2), batch_size=8)

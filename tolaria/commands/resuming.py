@@ -96,6 +96,11 @@ def _point_of(
             soft_wrap=True,
         )
         return point._replace(is_finished=True)
+    elif epochs < (done := read_manifest(newest).occasion.epoch):
+        raise ConfigError(
+            f"{path} has done {counted(done, 'epoch')} and --epochs is {epochs}; give {done} or "
+            "more, or leave it out"
+        )
     else:
         console.print(f"resuming {path} from {newest.name}")
     return point

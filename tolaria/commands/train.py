@@ -85,15 +85,12 @@ def _train(console: Console, point: ResumePoint, config: EsperConfig, *, compare
     callback = EsperCallback(config)
     callback.resume_run, callback.close_after_fit = point.run_dir is not None, False
     with Stops() as stops:
-        try:
-            _run(console, point, callback, stops, compared=compared)
-        except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
-            if stops.received is None:
-                raise
-            if callback.orchestrator is not None:
-                callback.orchestrator.close("interrupted")
-            _say_interrupted(console, callback)
-            sys.exit(stops.exit_code)
+        _run(console, point, callback, stops, compared=compared)
+    if stops.received is not None:
+        if callback.orchestrator is not None:
+            callback.orchestrator.close("interrupted")
+        _say_interrupted(console, callback)
+        sys.exit(stops.exit_code)
 
 
 def _run(

@@ -40,7 +40,7 @@ from tolaria.lightning.trainer import (
 from tolaria.orchestrator import Orchestrator
 from tolaria.plain_loop.handover import is_frozen
 from tolaria.recorder import Listener
-from tolaria.resume import growth_state
+from tolaria.resume import growth_state, rng_state
 from tolaria.rollback.regained import regain
 from tolaria.rollback.state import Rewindable
 from tolaria.session import Session
@@ -83,6 +83,9 @@ class EsperCallback(pl.Callback):
         self._may_lag = False
         self._num_past = 0
         """Epochs of this run that the trainer has not counted: those of another trainer's fit."""
+        self._streams: dict[str, Any] | None = None
+        """Of a fit that goes on: the random streams before Lightning drew its first iterator from
+        them, which an undisturbed run does after it has saved."""
         self._hooks: list[Any] = []
 
     def report(self) -> dict[str, Any]:
@@ -155,6 +158,8 @@ class EsperCallback(pl.Callback):
             if saved.get("within_epoch"):
                 self._may_lag = config.boundary_every_steps is None
                 session.record(_not_exact(self.orchestrator))
+            elif state is not None:
+                self._streams = rng_state.capture()
         except BaseException:
             session.abandon()
             self.orchestrator = previous
@@ -181,8 +186,10 @@ class EsperCallback(pl.Callback):
             loader = trainer.train_dataloader
             parts = self.orchestrator.recovery.parts
             parts.loader = loader if isinstance(loader, Rewindable) else None
-            self.orchestrator.recovery.take_first(self.orchestrator.epoch, self.orchestrator.step)
-            regain(self.orchestrator)
+            esper = self.orchestrator
+            with rng_state.as_of(self._streams):
+                esper.recovery.take_first(esper.epoch, esper.step)
+                regain(esper)
             self._steps = StepBoundaries(trainer, self.orchestrator)
             self._steps.plan(self.orchestrator.epoch)
 
@@ -268,8 +275,10 @@ class EsperCallback(pl.Callback):
             esper.epoch_boundary({}, whole=False)
         self._may_lag = False
         if esper is not None and not is_dry(trainer) and esper.epoch > 0:
-            self._commit(trainer)
+            with rng_state.as_of(self._streams):
+                self._commit(trainer)
             begin_whole_epoch(trainer)
+        self._streams = None
         if self._idle is not None:
             unneeded = not (self.config.grows and is_frozen(pl_module))
             self._idle.rest("on_before_backward", idle=unneeded)

@@ -96,8 +96,10 @@ def begin_whole_epoch(trainer: pl.Trainer) -> None:
 
     Lightning would spend a first round on nothing, and count it as a step of the loggers' axis.
     """
-    loop = trainer.fit_loop.epoch_loop
+    fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     if loop.restarting and loop.batch_progress.current.ready == 0:
+        # Past its setter, which goes by max_steps too: else a ReduceLROnPlateau is not stepped.
+        fit_loop._restarting = False
         loop.restarting = False
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,3 +32,17 @@ def restore(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def as_of(streams: Mapping[str, Any] | None) -> Iterator[None]:
+    """For a block, have the streams as they were captured; None leaves them as they are."""
+    if streams is None:
+        yield
+        return
+    now = capture()
+    restore(streams)
+    try:
+        yield
+    finally:
+        restore(now)

@@ -24,7 +24,8 @@ def save(esper: LiveRun, state: Mapping[str, Any] | None, timer: StageTimer) -> 
     esper.committed_epoch = esper.epoch
     breaker = esper.breakers.checkpoint
     was_open = breaker.state == OPEN
-    if not breaker.admits():
+    is_last = esper.num_epochs is not None and esper.epoch >= esper.num_epochs
+    if not breaker.admits() and not is_last:  # there may be room again, and nothing comes after it
         return
     whole = state or growth_state.loop_state(esper)
     problem = esper.session.commit(esper.step, whole, occasion_of(esper), group_names(esper))

@@ -20,6 +20,17 @@ from tolaria.disk.journal import read
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 NUM_EPOCHS = 12
+ROOT = Path(__file__).parents[3]
+WITH_WORKERS = """\
+model = "tests.reliability.stopping:Model"
+data = "tests.reliability.stopping:Data"
+data_args = {num_workers = 2}
+epochs = 1000
+threads = 1
+[esper]
+policy = "hold"
+keep_checkpoints = 1000
+"""
 
 
 def train(run: str, *more: str) -> tuple[str, ...]:
@@ -110,6 +121,26 @@ def test_interrupt_leaves_a_resumable_run(undisturbed: Path, tmp_path: Path) -> 
 
     assert code == 0, printed
     assert same(weights(tmp_path / "runs" / "run"), weights(undisturbed))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_workers_too_ends_the_run_in_order(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a terminal and `timeout` send it, to every process of the group: a loader's workers die,
+    the embedded server is stopped, and the run is interrupted, not failed, whatever breaks."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "c.toml").write_text(WITH_WORKERS)
+    for attempt in range(3):
+        run = tmp_path / f"run{attempt}"
+        process = processes.start("train", "c.toml", "--run-dir", run, cwd=tmp_path)
+        processes.wait_until(processes.checkpoint(run, 2 + attempt, steps_per_epoch=6).is_dir)
+        os.killpg(process.pid, number)
+        printed, _ = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, printed
+        assert "interrupted; the same command" in printed
+        ended = [e.status for e in read(run / "journal.bin") if isinstance(e, RunEnded)]
+        assert ended == ["interrupted"]
 
 
 def test_death_of_the_server_does_not_change_the_weights(undisturbed: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from tests.tolaria.lightning.models import (
     train_loader,
     weights,
 )
+from tolaria.disk.checkpoint import order
 
 # Lightning warns of the directory that a resumed run goes on in.
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists:UserWarning")
@@ -50,6 +51,22 @@ def by_step(optimizer: Optimizer) -> dict[str, Any]:
 def saver(folder: Path, **options: Any) -> ModelCheckpoint:
     """Keeps a .ckpt of every epoch; Lightning wants the same callback in the run that resumes."""
     return ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, **options)
+
+
+class StopsAt(pl.Callback):
+    """Ends the fit before a step."""
+
+    def __init__(self, step: int):
+        self._step = step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self._step:
+            raise ZeroDivisionError
+
+
+def by_plateau(optimizer: Optimizer) -> dict[str, Any]:
+    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=1.0)
+    return {"scheduler": scheduler, "monitor": "val_loss"}
 
 
 class SizedByTrainer(MLP):
@@ -81,6 +98,30 @@ def test_lightnings_checkpoint_goes_on_bit_identical(tmp_path: Path, build: Any)
         assert stages(first) == stages(second)
         assert len(stages(second)) == 3
         assert second.report()["faults"] == []
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        partial(MLP, "adamw", by_plateau),
+        pytest.param(partial(ConvNet, "sgd", by_step), marks=pytest.mark.slow),
+    ],
+)
+def test_stopped_within_epochs_again_and_again_it_ends_in_the_same_bits(
+    tmp_path: Path, build: Any
+) -> None:
+    """Each time it goes on from the newest checkpoint, also where it was resumed in that very epoch
+    and has saved the state that it began with."""
+    options = {"schedule": THREE, "veto": False, "checkpoint": True}
+    whole = fit(build, [esper(tmp_path / "whole", **options)], max_epochs=5)
+    path = None
+    for step in (9, 10, 11, 14, 19, 20):
+        callbacks = [esper(tmp_path / "run", **options), StopsAt(step)]
+        with pytest.raises(ZeroDivisionError):
+            fit(build, callbacks, max_epochs=5, ckpt_path=path)
+        path = max((tmp_path / "run" / "checkpoints" / "active").iterdir(), key=order)
+    resumed = fit(build, [esper(tmp_path / "run", **options)], max_epochs=5, ckpt_path=path)
+    assert_same_run(whole, resumed)
 
 
 @pytest.mark.parametrize(

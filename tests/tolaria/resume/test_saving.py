@@ -70,3 +70,28 @@ def test_after_three_failed_checkpoints_the_disk_is_left_alone_for_a_minute(
     changes = [event.now for event in events if isinstance(event, BreakerChange)]
     assert changes == [OPEN, HALF_OPEN, CLOSED]
     assert _num_checkpoints(tmp_path / "run") == 3
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_the_last_checkpoint_is_tried_whatever_failed_before(
+    in_background: bool, tmp_path: Path, file_size_limit: Any
+) -> None:
+    """The breaker is open and its time not up, but there is room again: what the last epoch has
+    come to is on the disk, since no later save could be."""
+    model = make_host()
+    optimizer = adam(model)
+    settings = {"policy": "hold", "checkpoint": True, "async_checkpoints": in_background}
+    with attach(model, optimizer, tmp_path / "run", num_epochs=8, **settings) as esper:
+        esper.breakers.checkpoint._clock = lambda: 0.0
+        run(model, optimizer, esper, 1)
+        assert esper.session.newest_checkpoint() is not None
+        file_size_limit(1)
+        run(model, optimizer, esper, 4)
+        assert esper.breakers.checkpoint.state == OPEN
+        file_size_limit(resource.RLIM_INFINITY)
+        run(model, optimizer, esper, 2)
+        assert esper.breakers.checkpoint.state == OPEN
+        run(model, optimizer, esper, 1)
+        newest = esper.session.newest_checkpoint()
+        assert newest is not None
+        assert newest.name == f"step-{esper.step:08d}"
