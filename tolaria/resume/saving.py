@@ -25,12 +25,13 @@ def save(esper: LiveRun, state: Mapping[str, Any] | None, timer: StageTimer) -> 
     breaker = esper.breakers.checkpoint
     was_open = breaker.state == OPEN
     is_last = esper.num_epochs is not None and esper.epoch >= esper.num_epochs
-    if not breaker.admits() and not is_last:  # there may be room again, and nothing comes after it
+    is_admitted = breaker.admits()
+    if not is_admitted and not is_last:  # there may be room by then, and nothing comes after it
         return
     whole = state or growth_state.loop_state(esper)
     problem = esper.session.commit(esper.step, whole, occasion_of(esper), group_names(esper))
     # A background save tells of the one before it: right after a pause that is old news.
-    if not (was_open and esper.config.async_checkpoints):
+    if is_admitted and not (was_open and esper.config.async_checkpoints):
         breaker.settle(problem)
     if problem is not None:
         esper.fault("checkpoint", problem, "training goes on; the last checkpoint stays")
