@@ -34,7 +34,7 @@ check: setup ## lint, types, layers
 test: setup ## the test suite (under four minutes)
 	$(BIN)/python -m pytest -q $(PARALLEL)
 
-test-slow: setup ## the rest (under ten minutes)
+test-slow: setup ## the rest (about ten minutes)
 	$(BIN)/python -m pytest -q -m slow $(PARALLEL)
 
 reliability: setup ## every fault that the tests inject, counted by class (under ten minutes)
