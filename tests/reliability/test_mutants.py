@@ -52,6 +52,7 @@ def checkout(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.planted
 def test_a_planted_bug_is_found(mutant: str, checkout: Path) -> None:
     """The named test passes in a copy of the checkout, and fails once the bug is planted there."""
     patch, test = PATCHES / f"{mutant}.patch", MUTANTS[mutant]

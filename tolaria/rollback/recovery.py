@@ -240,12 +240,7 @@ class Recovery:
         self._num_bad_steps += in_one_step
         if guarded and self._num_bad_steps < MAX_UNEXPLAINED:
             return self._go_back(self.newest, what)
-        blamed, gone = self._blamed(), self.parts.executor.table.in_stage(*WITHDRAWALS)
-        target = self.before_graft if blamed and self.before_graft is not None else self.newest
-        back = self._go_back(target, what)
-        if back.state is None:
-            # The checkpoint may be from before a rollback that took them out.
-            blamed += [seed for seed in gone if seed not in blamed]
+        back, blamed = self._go_back_and_blame(self.newest, what)
         if not guarded and batch is not None and not is_finite(batch):
             raise NonFiniteError(
                 f"{what}: the training batch itself holds NaN or infinity; clean the data "
@@ -264,6 +259,16 @@ class Recovery:
         else:
             self._count_unexplained(what, is_third=guarded)
         return replace(back, reports=reports)
+
+    def _go_back_and_blame(self, newest: RunState, what: str) -> tuple[Restored, list[str]]:
+        """Go back as far as those to blame have led, and say who is to be taken out there."""
+        blamed, gone = self._blamed(), self.parts.executor.table.in_stage(*WITHDRAWALS)
+        target = self.before_graft if blamed and self.before_graft is not None else newest
+        back = self._go_back(target, what)
+        if back.state is None:
+            # The checkpoint may be from before a rollback that took them out.
+            blamed += [seed for seed in gone if seed not in blamed]
+        return back, blamed
 
     def _count_unexplained(self, what: str, *, is_third: bool) -> None:
         self.num_unexplained += 1

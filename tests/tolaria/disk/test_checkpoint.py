@@ -360,28 +360,6 @@ def test_a_refusing_disk_leaves_the_old_checkpoint(tmp_path, case, once, code, f
     faults.injected(num_operations)
 
 
-def test_what_could_not_be_removed_is_removed_when_the_disk_allows(tmp_path):
-    """A half-written checkpoint that the disk would not even delete goes with the next commit,
-    and at the end of a run without one."""
-    ops = FaultyOps()
-    store = store_of(tmp_path, 1, ops=ops)
-
-    def refuse(count, name, path, data):
-        if name in ("rename", "remove", "rmdir"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-
-    for step in (2, 4):
-        ops._fault = refuse
-        assert "could not be written" in commit_or_say(store, step)[1]
-        assert names(store)[0] == f".tmp-step-0000000{step}"
-        ops._fault = lambda *_: None
-        if step == 2:
-            assert commit_or_say(store, 3)[1] == ""
-            assert names(store) == ["step-00000001", "step-00000003"]
-    assert CheckpointWriter(store, lambda: None, background=False).close() is None
-    assert names(store) == ["step-00000001", "step-00000003"]
-
-
 # --- two processes -----------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Disks that write but do not give back: what could not be read is not taken for damaged."""
+"""Disks that do not list, read or delete: no sound checkpoint is lost, nothing stays behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from leyline import CheckpointError
-from tests.tolaria.disk.test_checkpoint import FaultyOps, is_state, names, state_of, store_of
+from tests.tolaria.disk.test_checkpoint import (
+    FaultyOps,
+    commit_or_say,
+    is_state,
+    names,
+    state_of,
+    store_of,
+)
 from tolaria.disk.checkpoint import load
 from tolaria.disk.manifest import FILE_NAME, Occasion
 from tolaria.disk.writer import CheckpointWriter
@@ -84,3 +91,25 @@ def test_what_cannot_be_read_stays(
     store.commit(15, state_of(15))
     assert [path.name for path in store.archive.iterdir()] == [kept.name]
     assert not store.problems
+
+
+def test_what_could_not_be_removed_is_removed_when_the_disk_allows(tmp_path: Path) -> None:
+    """A half-written checkpoint that the disk would not even delete goes with the next commit,
+    and at the end of a run without one."""
+    ops = FaultyOps()
+    store = store_of(tmp_path, 1, ops=ops)
+
+    def refuse(number: int, name: str, path: Path, data: bytes | None) -> None:
+        if name in ("rename", "remove", "rmdir"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    for step in (2, 4):
+        ops._fault = refuse
+        assert "could not be written" in commit_or_say(store, step)[1]
+        assert names(store)[0] == f".tmp-step-0000000{step}"
+        ops._fault = lambda *_: None
+        if step == 2:
+            assert commit_or_say(store, 3)[1] == ""
+            assert names(store) == ["step-00000001", "step-00000003"]
+    assert CheckpointWriter(store, lambda: None, background=False).close() is None
+    assert names(store) == ["step-00000001", "step-00000003"]
