@@ -44,3 +44,24 @@ def test_a_run_goes_on_without_its_reader(tmp_path: Path) -> None:
     code, printed = processes.run("inspect", "run", cwd=tmp_path)
     assert code == 0
     assert "finished" in printed
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_its_log_finds_no_room(tmp_path: Path) -> None:
+    """`esper train > /dev/full`, as a log on a disk that is full: it trains to the end, says
+    nothing of it, and so do the commands that look at it."""
+    train = ("train", "--epochs", "3", "--run-dir", "run", "--policy", "hold")
+    for arguments in (train, ("inspect", "run"), ("verify", "run")):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "tolaria", *arguments],
+                cwd=tmp_path,
+                env=processes.environment(),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=60,
+            )
+        assert (done.returncode, done.stderr) == (0, b""), arguments
+    with RunDirectory.open(tmp_path / "run", lock=False) as run:
+        assert run.report.is_file()
