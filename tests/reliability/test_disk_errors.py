@@ -42,7 +42,7 @@ def assert_told(log: Sequence[Operation], told: str) -> None:
             is_retired = (name, own.parent.name) == ("rename", "active")
             assert is_retired or own.name.removeprefix(".tmp-") in told
         elif path.name in ("journal.bin", ".report.html.tmp", "seeds.bin"):
-            assert path.name.strip(".").removesuffix(".tmp") in told
+            assert path.name.strip(".").removesuffix(".tmp") in told, f"{name} {path} was refused"
 
 
 def assert_checkpoints_went_on(run_dir: Path, log: Sequence[Operation]) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -17,15 +14,6 @@ from tests.bench.growth.tiny import tiny_task
 from tolaria import Orchestrator
 
 SPANS = 12
-
-
-@pytest.fixture(autouse=True)
-def _loud_again() -> Iterator[None]:
-    """The benchmark quietens Esper's logger for its whole process."""
-    logger = logging.getLogger("esper")
-    level = logger.level
-    yield
-    logger.setLevel(level)
 
 
 def fossils_over_time(hook: str | None) -> list[dict[str, list[Tensor]]]:
